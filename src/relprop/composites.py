@@ -1,0 +1,291 @@
+"""Composites: which rule for which operation. The first selector that matches decides; the rest keeps its default.
+
+A composite of your own is a list of pairs::
+
+    relprop.Composite([(first(convolution()), ZBox(-3, 3)), (convolution(), Gamma(0.25)), (dense(), Epsilon(0.1))])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from . import select
+from .errors import RuleError, SelectionError
+from .rules import (
+    CPLRP,
+    LRP0,
+    AlphaBeta,
+    AttnLRP,
+    Epsilon,
+    Flat,
+    Gamma,
+    Gradient,
+    Norm,
+    Rule,
+    Stop,
+    ZBox,
+    ZPlus,
+)
+from .select import Scope, Selector
+
+
+@dataclass(frozen=True)
+class Composite:
+    """Pairs of selector and rule, the first match wins.
+
+    Args:
+        pairs: ``(selector, rule)`` in order of precedence.
+        name: what plans and ledgers call it.
+        strict: a selector that matches nothing is an error. The named composites are not strict, since they serve
+            every architecture.
+
+    Raises:
+        TypeError: if a pair is no selector and rule.
+    """
+
+    pairs: tuple[tuple[Selector, Rule], ...]
+    name: str = "custom"
+    strict: bool = True
+    note: str = ""
+
+    def __init__(
+        self, pairs: Iterable[tuple[Selector, Rule]], name: str = "custom", strict: bool = True, note: str = ""
+    ):
+        pairs = tuple(tuple(pair) for pair in pairs)  # type: ignore[misc]
+        for pair in pairs:
+            if len(pair) != 2 or not isinstance(pair[0], Selector) or not isinstance(pair[1], Rule):
+                raise TypeError(f"a composite is made of (selector, rule) pairs, got {pair!r}")
+        for key, value in (("pairs", pairs), ("name", name), ("strict", strict), ("note", note)):
+            object.__setattr__(self, key, value)
+
+    def choose(self, scope: Scope) -> dict[Any, tuple[Rule, str]]:
+        """Operation -> rule and the selector that chose it.
+
+        Raises:
+            SelectionError: if the composite is strict and a selector matches no operation.
+        """
+        chosen: dict[Any, tuple[Rule, str]] = {}
+        for selector, rule in self.pairs:
+            matched = scope.matches(selector)
+            if not matched and self.strict:
+                kinds = sorted(set(scope.kinds.values()))
+                raise SelectionError(
+                    f"selector {selector} of composite {self.name!r} matches no operation of this model. The model has "
+                    f"operations of kind {', '.join(kinds)}; print(lrp.plan(x)) shows their modules."
+                )
+            for node in matched:
+                chosen.setdefault(node, (rule, str(selector)))
+        return chosen
+
+
+def of(composite: Any) -> Composite | None:
+    """A composite from what users may give: a name, a composite, a rule, pairs, or None. "auto" gives None.
+
+    Raises:
+        SelectionError: if there is no composite of that name.
+        RuleError: if it is none of these.
+    """
+    if composite is None or composite == "auto":
+        return None
+    if isinstance(composite, Composite):
+        return composite
+    if isinstance(composite, Rule):
+        pairs = [(select.linear() | select.affine(), composite)]
+        if not _is_for_layers(composite):
+            pairs = [(select.everything(), composite)]
+        return Composite(pairs, name=str(composite), strict=False)
+    if isinstance(composite, str):
+        if composite not in NAMED:
+            raise SelectionError(f"there is no composite {composite!r}; choose among {', '.join(['auto', *sorted(NAMED)])}")
+        return NAMED[composite]()
+    if isinstance(composite, (list, tuple)):
+        return Composite(composite)
+    if callable(composite) and isinstance(made := composite(), Composite):
+        return made
+    raise RuleError(f"composite must be a name, a Composite, a rule or (selector, rule) pairs, got {composite!r}")
+
+
+def _is_for_layers(rule: Rule) -> bool:
+    return not isinstance(rule, Gradient)
+
+
+NAMED: dict[str, Callable[..., Composite]] = {}
+
+
+def named(make: Callable[..., Composite]) -> Callable[..., Composite]:
+    """Make a composite available by name."""
+    NAMED[make.__name__] = make
+    return make
+
+
+def _composite(name: str, *pairs: tuple[Selector, Rule], note: str = "") -> Composite:
+    return Composite(pairs, name=name, strict=False, note=note)
+
+
+# -- the classic rules, everywhere ------------------------------------------------------------------------------------
+
+
+@named
+def lrp0() -> Composite:
+    """LRP-0 at every linear operation (Bach et al. 2015, Eq. 56): gradient x input on ReLU networks."""
+    return _composite("lrp0", (_LAYERS, LRP0()))
+
+
+@named
+def epsilon(epsilon: float = 1e-6, relative: bool = False) -> Composite:
+    """LRP-ε at every linear operation (Bach et al. 2015, Eq. 58)."""
+    return _composite("epsilon", (_LAYERS, Epsilon(epsilon, relative)))
+
+
+@named
+def gamma(gamma: float = 0.25) -> Composite:
+    """LRP-γ at convolutions, LRP-ε at dense layers."""
+    return _composite("gamma", (_CONVOLUTIONS, Gamma(gamma)), (select.dense(), Epsilon()))
+
+
+@named
+def gradient() -> Composite:
+    """Gradient x input: the plain gradient at every operation, for comparison."""
+    return _composite("gradient", (select.everything(), Gradient()))
+
+
+@named
+def zones(low: Any = -3.0, high: Any = 3.0, gamma: float = 0.25, epsilon: float = 0.25) -> Composite:
+    """Rules by depth as the introduction has them (Montavon et al. 2019, §10.3, VGG-16).
+
+    z^B at the input, LRP-γ in the lower layers, LRP-ε (relative to the layer's scale) in the higher layers, LRP-0 at
+    the output.
+    """
+    return _composite(
+        "zones",
+        (select.first(select.linear()), ZBox(low, high)),
+        (select.last(select.linear()), LRP0()),
+        (select.linear() & select.depth(0.0, 0.6), Gamma(gamma)),
+        (select.linear(), Epsilon(epsilon, relative=True)),
+    )
+
+
+# -- zennit's names and meanings --------------------------------------------------------------------------------------
+
+
+@named
+def epsilon_plus(epsilon: float = 1e-6, stabilizer: float = 1e-6) -> Composite:
+    """LRP-z⁺ at convolutions, LRP-ε at dense layers (Kohlbrenner et al. 2020, LRP-CMP:α1)."""
+    return _composite(
+        "epsilon_plus", (_CONVOLUTIONS, ZPlus(stabilizer)), (select.dense(), Epsilon(epsilon)), *_sums(stabilizer)
+    )
+
+
+@named
+def epsilon_alpha2_beta1(epsilon: float = 1e-6, stabilizer: float = 1e-6) -> Composite:
+    """LRP-α2β1 at convolutions, LRP-ε at dense layers (Kohlbrenner et al. 2020, LRP-CMP:α2)."""
+    return _composite(
+        "epsilon_alpha2_beta1",
+        (_CONVOLUTIONS, AlphaBeta(2.0, 1.0, stabilizer)),
+        (select.dense(), Epsilon(epsilon)),
+        *_sums(stabilizer),
+    )
+
+
+@named
+def epsilon_gamma_box(
+    low: Any = -3.0, high: Any = 3.0, gamma: float = 0.25, epsilon: float = 1e-6, stabilizer: float = 1e-6
+) -> Composite:
+    """z^B at the first convolution, LRP-γ at the others, LRP-ε at dense layers (Montavon et al. 2019)."""
+    return _composite(
+        "epsilon_gamma_box",
+        (select.first(select.convolution()), ZBox(low, high, stabilizer)),
+        (_CONVOLUTIONS, Gamma(gamma, stabilizer)),
+        (select.dense(), Epsilon(epsilon)),
+        *_sums(stabilizer),
+    )
+
+
+@named
+def epsilon_plus_flat(epsilon: float = 1e-6, stabilizer: float = 1e-6) -> Composite:
+    """epsilon_plus with the flat rule at the first linear operation (Lapuschkin et al. 2019)."""
+    return _composite(
+        "epsilon_plus_flat", (select.first(select.linear()), Flat(stabilizer)), *epsilon_plus(epsilon, stabilizer).pairs
+    )
+
+
+@named
+def epsilon_alpha2_beta1_flat(epsilon: float = 1e-6, stabilizer: float = 1e-6) -> Composite:
+    """epsilon_alpha2_beta1 with the flat rule at the first linear operation."""
+    return _composite(
+        "epsilon_alpha2_beta1_flat",
+        (select.first(select.linear()), Flat(stabilizer)),
+        *epsilon_alpha2_beta1(epsilon, stabilizer).pairs,
+    )
+
+
+@named
+def excitation_backprop(stabilizer: float = 1e-6) -> Composite:
+    """LRP-z⁺ at every linear operation (Zhang et al. 2016)."""
+    return _composite("excitation_backprop", (_LAYERS, ZPlus(stabilizer)), *_sums(stabilizer))
+
+
+# -- transformers -----------------------------------------------------------------------------------------------------
+
+
+@named
+def attnlrp(epsilon: float = 1e-6, gamma: float = 0.0, conv_gamma: float = 0.25) -> Composite:
+    """AttnLRP (Achtibat et al., ICML 2024): softmax by its expansion, products by halves, norms with held statistics.
+
+    Args:
+        epsilon: ε of the linear layers.
+        gamma: γ of the linear layers instead, if positive (the paper takes 0.05 in vision transformers).
+        conv_gamma: γ of convolutions, such as a patch embedding (0.25 in the paper).
+    """
+    dense: Rule = Gamma(gamma) if gamma else Epsilon(epsilon)
+    convolution: Rule = Gamma(conv_gamma) if conv_gamma else Epsilon(epsilon)
+    return _composite(
+        "attnlrp",
+        (_CONVOLUTIONS, convolution),
+        (select.dense(), dense),
+        (select.attention(), AttnLRP()),
+    )
+
+
+@named
+def cp_lrp(epsilon: float = 1e-6, gamma: float = 0.0, conv_gamma: float = 0.25) -> Composite:
+    """CP-LRP (Ali et al., ICML 2022): attention weights and gates are held constant, the rest as :func:`attnlrp`.
+
+    All relevance of an attention layer goes to the values, and that of a gated product to the side that is no gate.
+    """
+    return _composite(
+        "cp_lrp",
+        (select.attention(), CPLRP()),
+        (select.softmax(), Stop()),
+        (select.gate(), Stop()),
+        *attnlrp(epsilon, gamma, conv_gamma).pairs,
+    )
+
+
+_LAYERS = select.linear() | select.affine()
+_CONVOLUTIONS = select.convolution() | select.affine()
+
+
+def _sums(stabilizer: float) -> tuple[tuple[Selector, Rule], ...]:
+    """zennit explains sums and average pooling with its Norm rule: so do the composites that carry its names."""
+    rule = Norm(stabilizer)
+    return ((select.add(), rule), (select.average_pool(), rule))
+
+
+def default(scope: Scope) -> Composite:
+    """What "auto" stands for: chosen by what the graph contains. The choice and its reason are in the plan."""
+    kinds = set(scope.kinds.values())
+    if kinds & {"attention", "softmax"}:
+        composite, reason = attnlrp(), "the graph has attention"
+    elif "recurrent" in kinds:
+        composite, reason = epsilon(1e-3), "the graph has recurrent layers"
+    elif "convolution" in kinds:
+        composite, reason = gamma(), "the graph is convolutional"
+    else:
+        composite, reason = epsilon(), "the graph is made of dense layers"
+    return Composite(composite.pairs, name=composite.name, strict=False, note=f"auto: {reason}")
+
+
+__all__ = ["NAMED", "Composite", "default", "named", "of", *sorted(NAMED)]

@@ -1,0 +1,33 @@
+"""The errors a user can meet. Each says what went wrong, where, and what to do about it."""
+
+
+class RelpropError(Exception):
+    """Base class of all errors raised by relprop."""
+
+
+class CaptureError(RelpropError):
+    """The model could not be captured as a graph of tensor operations."""
+
+
+class UnsupportedOperation(RelpropError):
+    """Relevance would have to pass through an operation that has no rule."""
+
+
+class TargetError(RelpropError, ValueError):
+    """The target does not select one scalar per sample of the model's output."""
+
+
+class InputError(RelpropError, ValueError):
+    """An input cannot be explained: wrong type, shape, dtype, device or value."""
+
+
+class RuleError(RelpropError, ValueError):
+    """A rule has a parameter out of range or was given to an operation it is not defined for."""
+
+
+class SelectionError(RelpropError, ValueError):
+    """A selector or a name matches nothing in the graph."""
+
+
+class RelevanceWarning(UserWarning):
+    """Relevance grew, vanished or lost its guarantee at a named operation."""

@@ -1,0 +1,72 @@
+"""Hidden tensors by module path: recording their relevance, keeping only some channels, starting there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from .errors import SelectionError
+from .graph import Graph, calls, is_float, module_stack, module_type
+from .select import _stack
+
+
+def module_outputs(graph: Graph, patterns: Sequence[str]) -> dict[str, Node]:
+    """Module path -> node of the module's output, for all paths that match; a second call is ``path@1``.
+
+    Raises:
+        SelectionError: if a pattern matches no module that was called.
+    """
+    if not patterns:
+        return {}
+    outputs: dict[str, Node] = {}
+    for node in graph.nodes:
+        if calls(node) and is_float(node) and node not in graph.constants:
+            stacks = [module_stack(node)]
+            if node.meta.get("also_module"):
+                stacks.append(_stack(node.meta["also_module"]))
+            for path in {path for stack in stacks for path, _ in stack if path}:
+                outputs[path] = node  # the last one is the output
+    found: dict[str, Node] = {}
+    for pattern in patterns:
+        matched = {p: n for p, n in outputs.items() if fnmatchcase(p, pattern) or fnmatchcase(p.partition("@")[0], pattern)}
+        if not matched:
+            some = ", ".join(list(outputs)[:12])
+            raise SelectionError(f"{pattern!r} matches no module of the model; there are {some}{', ...' if len(outputs) > 12 else ''}.")
+        found.update(matched)
+    return found
+
+
+def channel_mask(node: Node, channels: Any) -> Callable[[Tensor], Tensor]:
+    """A function from an activation to what its relevance is multiplied by.
+
+    Channels are dimension 1 of images and of plain vectors, and the last dimension of sequences [B, T, D], unless a
+    convolution made them.
+    """
+    if callable(channels):
+        return channels  # type: ignore[no-any-return]
+
+    def mask(a: Tensor) -> Tensor:
+        if channels is None:
+            return torch.ones((), dtype=a.dtype, device=a.device)
+        if isinstance(channels, Tensor) and (channels.dtype.is_floating_point or channels.dtype == torch.bool):
+            try:
+                return channels.to(a).expand_as(a)
+            except RuntimeError:
+                raise SelectionError(
+                    f"a mask of shape {tuple(channels.shape)} does not fit the activation of shape {tuple(a.shape)}."
+                ) from None
+        dim = a.ndim - 1 if a.ndim == 3 and "onv1d" not in module_type(node) + str(node.target) else min(1, a.ndim - 1)
+        index = torch.as_tensor(channels, device=a.device).long().reshape(-1)
+        size = a.shape[dim]
+        if index.numel() == 0 or bool(((index >= size) | (index < -size)).any()):
+            raise SelectionError(f"channels {index.tolist()} are out of range: dimension {dim} of {tuple(a.shape)} has {size}.")
+        kept = torch.zeros(size, dtype=a.dtype, device=a.device)
+        kept[index] = 1
+        return kept.reshape([size if d == dim else 1 for d in range(a.ndim)])
+
+    return mask

@@ -1,0 +1,470 @@
+"""The one door: ``LRP(model).attribute(x, target)``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from .capture import Capturer, batch_size
+from .composites import of
+from .embeddings import token_nodes, tokens
+from .errors import InputError, RelevanceWarning, SelectionError, TargetError
+from .explanation import Explanation
+from .graph import Graph, is_float, where
+from .hidden import channel_mask, module_outputs
+from .ledger import Ledger
+from .message import Message
+from .plan import Plan, make_plan
+from .propagate import GROWTH, Run, diagnose
+from .targets import Seed, Several, main_output, seed_of
+
+BIAS_POLICIES = ("absorb", "redistribute", "zero")
+SEEDS = ("output", "unit")
+
+
+@dataclass
+class Report:
+    """Every operation without a rule, from :meth:`LRP.check`. It is true if there is none."""
+
+    plan: Plan
+
+    @property
+    def gaps(self) -> list[str]:
+        return [where(node) for node in self.plan.gaps]
+
+    def __bool__(self) -> bool:
+        return not self.plan.gaps
+
+    def __str__(self) -> str:
+        if self:
+            return f"every one of the {len(self.plan.steps)} active operations has a rule"
+        return f"{len(self.plan.gaps)} operations have no rule:\n" + "\n".join(f"  {gap}" for gap in self.gaps)
+
+    __repr__ = __str__
+
+
+class LRP:
+    """Layer-wise Relevance Propagation for a captured model.
+
+    Args:
+        model: an ``nn.Module``, an ``ExportedProgram``, or the path of a ``.pt2`` file.
+        composite: which rule for which operation: a name from :mod:`relprop.composites`, a
+            :class:`~relprop.composites.Composite`, ``(selector, rule)`` pairs, or one rule for every linear operation.
+            "auto" picks one by what the graph contains, and says which in the plan.
+        bias: what happens to the share of biases: "absorb" (it is booked as a sink), "redistribute" (the inputs of the
+            neuron share it equally) or "zero" (biases are left out of numerators and denominators).
+
+    Raises:
+        CaptureError: if ``model`` is none of these, or the file cannot be loaded.
+        SelectionError: if there is no composite of that name.
+        ValueError: if ``bias`` is no policy.
+    """
+
+    def __init__(
+        self, model: nn.Module | ExportedProgram | str | Path, composite: Any = "auto", *, bias: str = "absorb"
+    ):
+        if bias not in BIAS_POLICIES:
+            raise ValueError(f"bias must be one of {', '.join(map(repr, BIAS_POLICIES))}, got {bias!r}")
+        self.composite = of(composite)
+        self.bias = bias
+        self._capturer = Capturer(model)
+        self._plans: dict[Any, tuple[Graph, Plan]] = {}
+
+    # -- the public face ----------------------------------------------------------------------------------------------
+
+    def attribute(self, inputs: Any, target: Any = None, *, wrt: Any = None, seed: str = "output") -> Any:
+        """Relevance of the inputs.
+
+        Args:
+            inputs: a tensor, a tuple (positional arguments) or a dict (keyword arguments), samples first.
+            target: what to explain: None (the predicted class of an output [B, C], or the output itself if it is [B] or
+                [B, 1]), an int, a LongTensor [B], an index tuple, a function from the output to one scalar per sample,
+                or :func:`relprop.targets.several` of these.
+            wrt: names or positions of the inputs to explain; by default every floating-point input, and every integer
+                input that indexes an embedding, which gets one value per token.
+            seed: "output" starts with the explained value as relevance, "unit" with one.
+
+        Returns:
+            Relevance in the structure and shape of the inputs; None for an input that is not explained.
+
+        Raises:
+            InputError, TargetError, CaptureError, UnsupportedOperation: with what came, and what was expected.
+        """
+        return self._explain(inputs, target, wrt=wrt, seed=seed, accounting=False)[0]
+
+    def explain(
+        self,
+        inputs: Any,
+        target: Any = None,
+        *,
+        wrt: Any = None,
+        seed: str = "output",
+        record: str | Iterable[str] = (),
+        mask: Mapping[str, Any] | None = None,
+        at: tuple[str, Any] | str | None = None,
+    ) -> Explanation:
+        """Relevance of the inputs, with the ledger and the relevance of hidden tensors.
+
+        Args:
+            inputs: as in :meth:`attribute`.
+            target: as in :meth:`attribute`.
+            wrt: as in :meth:`attribute`.
+            seed: as in :meth:`attribute`.
+            record: patterns of module paths, such as ``["layer3.*"]``, whose outputs' relevance is kept.
+            mask: module path -> channels that relevance may pass through (conditional relevance, Achtibat et al. 2023):
+                an int, a list of ints, a tensor that multiplies the relevance, or a function from the activation to one.
+            at: start at a hidden module instead of the output: its path, or ``(path, channels)``. Relevance starts as the
+                activation of these channels.
+
+        Raises:
+            SelectionError: if a pattern or path matches no module.
+            InputError, TargetError, CaptureError, UnsupportedOperation: with what came, and what was expected.
+        """
+        record = [record] if isinstance(record, str) else list(record)
+        relevance, results, plan, values, output = self._explain(
+            inputs, target, wrt=wrt, seed=seed, accounting=True, record=record, mask=mask, at=at
+        )
+        stacked = isinstance(target, (Several, list))
+        ledgers = [ledger for _, ledger, _ in results]
+        first = results[0][0]
+        hidden = {
+            name: torch.stack([r[2][name] for r in results]) if stacked else results[0][2][name] for name in results[0][2]
+        }
+        return Explanation(
+            relevance=relevance,
+            output=output,
+            target=[r[0].target for r in results] if stacked else first.target,
+            value=torch.stack([r[0].value for r in results]) if stacked else first.value,
+            ledger=ledgers if stacked else ledgers[0],  # type: ignore[arg-type]
+            plan=plan,
+            inputs=values,
+            relevances=hidden,
+        )
+
+    def plan(self, inputs: Any, *, wrt: Any = None) -> Plan:
+        """The rule of every operation, node by node, before anything runs. ``print`` it."""
+        args, kwargs = _call_of(inputs)
+        graph, leaves = self._graph(args, kwargs)
+        return self._plan(graph, leaves, wrt, None)
+
+    def check(self, inputs: Any, *, wrt: Any = None) -> Report:
+        """All operations without a rule at once, without running the model."""
+        args, kwargs = _call_of(inputs)
+        graph, leaves = self._graph(args, kwargs)
+        return Report(self._plan(graph, leaves, wrt, None, strict=False))
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _graph(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Graph, list[Any]]:
+        leaves = pytree.tree_leaves((args, kwargs))
+        _check_inputs(leaves)
+        with torch.inference_mode(False):
+            graph = self._capturer(args, kwargs)
+        _check_devices(graph, leaves)
+        return graph, leaves
+
+    def _plan(
+        self,
+        graph: Graph,
+        leaves: list[Any],
+        wrt: Any,
+        roots: tuple[Node, ...] | None,
+        *,
+        accounting: bool = False,
+        strict: bool = True,
+        keep: tuple[Node, ...] = (),
+    ) -> Plan:
+        chosen = _chosen_inputs(graph, wrt)
+        key = (id(graph), chosen, roots, accounting, strict, keep)
+        if key not in self._plans:
+            if len(self._plans) > 64:
+                self._plans.clear()
+            sources: list[Node] = []
+            for i in chosen:
+                node = graph.inputs[i]
+                assert node is not None
+                sources += [node] if is_float(node) else list(token_nodes(graph, node))
+            if not sources:
+                raise InputError(
+                    "nothing to explain: no input is a floating-point tensor or indexes an embedding "
+                    f"(inputs: {', '.join(graph.input_names) or 'none'}{', wrt: ' + repr(wrt) if wrt is not None else ''})."
+                )
+            starts = [o for o in graph.outputs if isinstance(o, Node) and is_float(o)] if roots is None else list(roots)
+            plan = make_plan(
+                graph,
+                self.composite,
+                self.bias,
+                sources,
+                starts,
+                accounting=accounting,
+                strict=strict,
+                keep=[*sources, *keep],
+            )
+            self._plans[key] = (graph, plan)  # the graph is kept alive, so that its id stays its own
+        return self._plans[key][1]
+
+    def _explain(
+        self,
+        inputs: Any,
+        target: Any,
+        *,
+        wrt: Any,
+        seed: str,
+        accounting: bool,
+        record: Sequence[str] = (),
+        mask: Mapping[str, Any] | None = None,
+        at: Any = None,
+    ) -> Any:
+        if seed not in SEEDS:
+            raise ValueError(f"seed must be one of {', '.join(map(repr, SEEDS))}, got {seed!r}")
+        args, kwargs = _call_of(inputs)
+        graph, leaves = self._graph(args, kwargs)
+        recorded = module_outputs(graph, record)
+        masks = {n: channel_mask(n, m) for n, m in _by_node(graph, mask or {})}
+        start, channels = _start(graph, at)
+        roots = _roots(graph, target) if start is None else (start,)
+        keep = (*recorded.values(), *masks, *roots)
+        plan = self._plan(graph, leaves, wrt, roots, accounting=accounting, keep=keep)
+        targets = _targets(target)
+        run = Run(plan, leaves, retain=len(targets) > 1 or accounting, batch=batch_size(leaves))
+        output_leaves = [run.values[o] if isinstance(o, Node) else o for o in graph.outputs]
+        results, relevances = [], []
+        for one in targets:
+            if start is not None:
+                found = _seed_at(run.values[start], channel_mask(start, channels), seed)
+                seeds = {start: Message(found.coefficients[0])}
+            else:
+                found = seed_of(one, output_leaves, graph.unflatten_output, seed)
+                seeds = _seeds(graph, plan, found)
+            ledger = _open_ledger(run, found, seeds, graph, output_leaves) if accounting else None
+            hidden: dict[Node, Tensor | None] = dict.fromkeys(recorded.values())
+            messages = run.sweep(seeds, masks, hidden)
+            relevance = _relevances(plan, run, messages, leaves, ledger)
+            _watch(run, seeds, found, relevance)
+            relevances.append(relevance)
+            kept = {name: hidden[n] if hidden[n] is not None else torch.zeros_like(run.values[n]) for name, n in recorded.items()}
+            for name, node in recorded.items():
+                if node in plan.sources and node in messages:
+                    kept[name] = messages[node].relevance(run.values[node])
+            results.append((found, ledger, kept))
+        stacked = isinstance(target, (Several, list))
+        joined = [
+            None if r[0] is None else (torch.stack(r) if stacked else r[0]) for r in zip(*relevances, strict=True)
+        ]
+        _, spec = pytree.tree_flatten((args, kwargs))
+        result_args, result_kwargs = pytree.tree_unflatten(joined, spec)
+        shaped = _like_inputs(inputs, result_args, result_kwargs)
+        if not accounting:
+            return shaped, None
+        return shaped, results, plan, inputs, graph.unflatten_output(output_leaves)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Inputs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How the model is called with these inputs."""
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    raise InputError(f"inputs must be a tensor, a tuple (positional) or a dict (keywords), got {type(inputs).__name__}.")
+
+
+def _like_inputs(inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if isinstance(inputs, Tensor):
+        return args[0]
+    return kwargs if isinstance(inputs, Mapping) else tuple(args)
+
+
+def _check_inputs(leaves: list[Any]) -> None:
+    tensors = [(i, x) for i, x in enumerate(leaves) if isinstance(x, Tensor)]
+    if not tensors:
+        raise InputError("the inputs hold no tensor.")
+    for i, x in tensors:
+        if x.ndim and x.shape[0] == 0:
+            raise InputError(f"input {i} is an empty batch: shape {tuple(x.shape)}.")
+        if x.dtype.is_complex:
+            raise InputError(f"input {i} is complex ({x.dtype}); give real and imaginary parts as real tensors.")
+        if x.dtype.is_floating_point and not bool(torch.isfinite(x).all()):
+            bad = (~torch.isfinite(x)).nonzero()[0].tolist()
+            if not bool(torch.isnan(x).any()) and x.ndim >= 2 and bool((x[~torch.isfinite(x)] < 0).all()):
+                continue  # an additive attention mask
+            raise InputError(
+                f"input {i} holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite, the first at index {bad}."
+            )
+
+
+def _check_devices(graph: Graph, leaves: list[Any]) -> None:
+    devices = {graph.lookup(name).device for name in graph.parameters.values()}
+    for i, x in enumerate(leaves):
+        if isinstance(x, Tensor) and x.ndim and devices and x.device not in devices:
+            raise InputError(
+                f"input {i} is on {x.device}, the model on {', '.join(map(str, devices))}: move one of them with .to(device)."
+            )
+
+
+def _chosen_inputs(graph: Graph, wrt: Any) -> tuple[int, ...]:
+    """Positions of the inputs to explain."""
+    tensors = [i for i, n in enumerate(graph.inputs) if n is not None]
+    if wrt is None:
+        explained = [i for i in tensors if is_float(graph.inputs[i]) or token_nodes(graph, graph.inputs[i])]  # type: ignore[arg-type]
+        return tuple(explained)
+    chosen = []
+    for name in [wrt] if isinstance(wrt, (str, int)) else list(wrt):
+        found = [i for i in tensors if name in (i, graph.input_names[i])]
+        if not found:
+            known = ", ".join(repr(graph.input_names[i]) for i in tensors)
+            raise InputError(f"wrt={name!r} names no tensor input; there are {known}.")
+        chosen += found
+    return tuple(chosen)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Targets and seeds
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _targets(target: Any) -> list[Any]:
+    if isinstance(target, list):
+        target = Several(tuple(target))
+    if isinstance(target, Several):
+        if not target.targets:
+            raise TargetError("an empty list of targets")
+        return list(target.targets)
+    return [target]
+
+
+def _roots(graph: Graph, target: Any) -> tuple[Node, ...]:
+    """The outputs where relevance may start: all for a function, the one with the scores for an index."""
+    floats = [o for o in graph.outputs if isinstance(o, Node) and is_float(o)]
+    if any(callable(t) for t in _targets(target)) or len(floats) <= 1:
+        return tuple(dict.fromkeys(floats))
+    values = [o.meta["val"] if isinstance(o, Node) else o for o in graph.outputs]
+    return (graph.outputs[main_output(values, graph.unflatten_output)],)
+
+
+def _seeds(graph: Graph, plan: Plan, found: Seed) -> dict[Node, Message]:
+    seeds: dict[Node, Message] = {}
+    for i, c in found.coefficients.items():
+        node = graph.outputs[i]
+        if isinstance(node, Node) and (node in plan.steps or node in plan.sources or _is_pick(node, plan)):
+            seeds[node] = seeds[node].plus(Message(c)) if node in seeds else Message(c)
+    if not seeds:
+        raise TargetError("the target does not depend on any input that is explained.")
+    return seeds
+
+
+def _is_pick(node: Node, plan: Plan) -> bool:
+    return bool(node.args) and isinstance(node.args[0], Node) and node.args[0] in plan.steps and "getitem" in str(node.target)
+
+
+def _start(graph: Graph, at: Any) -> tuple[Node | None, Any]:
+    if at is None:
+        return None, None
+    path, channels = (at, None) if isinstance(at, str) else at
+    found = module_outputs(graph, [path])
+    if len(found) > 1:
+        raise SelectionError(f"at={path!r} matches several modules: {', '.join(found)}; name one.")
+    return next(iter(found.values())), channels
+
+
+def _seed_at(activation: Tensor, mask: Callable[[Tensor], Tensor], kind: str) -> Seed:
+    kept = mask(activation) * torch.ones_like(activation)
+    value = (activation * kept).flatten(1).sum(1) if activation.ndim > 1 else activation * kept
+    if kind == "unit":
+        kept = kept / value.reshape(-1, *[1] * (kept.ndim - 1))
+        value = torch.ones_like(value)
+    return Seed({0: kept}, value, "hidden")
+
+
+def _by_node(graph: Graph, mask: Mapping[str, Any]) -> list[tuple[Node, Any]]:
+    return [(node, m) for path, m in mask.items() for node in module_outputs(graph, [path]).values()]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Results
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _open_ledger(run: Run, found: Seed, seeds: dict[Node, Message], graph: Graph, leaves: list[Any]) -> Ledger:
+    run.batch = len(found.value)
+    run.ledger = Ledger(found.value.detach().double() if found.value.device.type != "mps" else found.value.detach())
+    started = torch.zeros_like(run.ledger.seed)
+    for node, message in seeds.items():
+        started = started + run.per_sample(message.relevance(run.values[node]), node)
+    missing = run.ledger.seed - started
+    if float(missing.abs().max()) > 1e-12 * float(run.ledger.seed.abs().max() + 1):
+        run.ledger.book("target", next(iter(seeds)), missing)
+    return run.ledger
+
+
+def _relevances(
+    plan: Plan, run: Run, messages: dict[Node, Message], leaves: list[Any], ledger: Ledger | None
+) -> list[Tensor | None]:
+    """Relevance of every leaf of the inputs."""
+    graph = plan.graph
+    results: list[Tensor | None] = [None] * len(leaves)
+    for i, node in enumerate(graph.inputs):
+        if node is None:
+            continue
+        explained = [node] if node in plan.sources else [n for n in token_nodes(graph, node) if n in plan.sources]
+        if not explained:
+            continue
+        total = torch.zeros(leaves[i].shape, dtype=_relevance_dtype(leaves[i]), device=leaves[i].device)
+        for source in explained:
+            message = messages.get(source)
+            if message is None:
+                continue
+            relevance = message.relevance(run.accumulate(run.values[source]))
+            if ledger is not None:
+                name = graph.input_names[i] if len(explained) == 1 else f"{graph.input_names[i]} via {where(source)}"
+                amount = run.per_sample(relevance, source)
+                ledger.inputs[name] = ledger.inputs.get(name, torch.zeros_like(amount)) + amount
+            total = total + (relevance if source is node else tokens(graph, node, source, leaves[i], relevance))
+        if ledger is not None and not any(s in messages for s in explained):
+            ledger.inputs[graph.input_names[i]] = torch.zeros_like(ledger.seed)
+        results[i] = total
+    return results
+
+
+def _relevance_dtype(leaf: Tensor) -> torch.dtype:
+    return leaf.dtype if leaf.dtype == torch.float64 else torch.float32
+
+
+def _watch(run: Run, seeds: dict[Node, Message], found: Seed, relevance: list[Tensor | None]) -> None:
+    """Warn if relevance is not finite or has grown out of proportion, and say where it began."""
+    size = sum(float(r.detach().abs().sum()) for r in relevance if r is not None)
+    start = float(found.value.detach().abs().sum())
+    if size <= GROWTH * start or (size == 0 and start == 0):
+        return
+    if not run.retain:
+        warnings.warn(
+            f"relevance {'is not finite' if size != size else f'has grown to {size / max(start, 1e-30):.3g} times what it started with'}; "
+            "lrp.explain(...) with the same arguments names the operation where it begins.",
+            RelevanceWarning,
+            stacklevel=4,
+        )
+        return
+    ledger, run.ledger = run.ledger, None
+    reason = diagnose(run, seeds, max(start, 1e-30))
+    run.ledger = ledger
+    if reason:
+        warnings.warn(reason, RelevanceWarning, stacklevel=4)
+
+
+__all__ = ["LRP", "Report", "fnmatchcase"]

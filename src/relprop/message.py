@@ -1,0 +1,79 @@
+"""The message that relevance travels in.
+
+The relevance of a tensor ``a`` is ``R = a * c + r``. Almost every rule sends the coefficient ``c`` (the message of the
+gradient form of LRP: no division by an activation anywhere); rules whose relevance does not vanish where the
+activation does (z^B, w², flat, the identity through a sigmoid) send the relevance ``r`` itself.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+STABILISER = 1e-9
+"""Keeps the conversion of relevance into a coefficient finite; what it absorbs is in the ledger."""
+
+
+class Form(NamedTuple):
+    """Which parts a message has; known for every node before anything runs."""
+
+    c: bool = False
+    r: bool = False
+
+    def __or__(self, other: Form) -> Form:  # type: ignore[override]
+        return Form(self.c or other.c, self.r or other.r)
+
+
+COEFFICIENT, RELEVANCE, NOTHING = Form(c=True), Form(r=True), Form()
+
+
+class Message(NamedTuple):
+    """What is handed back to a tensor ``a``: its relevance is ``a * c + r``."""
+
+    c: Tensor | None = None
+    r: Tensor | None = None
+
+    def __bool__(self) -> bool:
+        return self.c is not None or self.r is not None
+
+    def plus(self, other: Message) -> Message:
+        """Messages of parallel branches add up."""
+        return Message(_add(self.c, other.c), _add(self.r, other.r))
+
+    def scaled(self, factor: float | Tensor) -> Message:
+        return Message(
+            None if self.c is None else self.c * factor,
+            None if self.r is None else self.r * factor,
+        )
+
+    def relevance(self, a: Tensor | None) -> Tensor:
+        """The relevance ``a * c + r``; where ``c`` is zero the activation may be anything, also infinite."""
+        if self.c is None:
+            assert self.r is not None, "an empty message has no relevance"
+            return self.r
+        assert a is not None, "the activation was not kept"
+        product = a * self.c
+        return product if self.r is None else product + self.r
+
+
+def stabilise(z: Tensor, epsilon: float | Tensor) -> Tensor:
+    """``z + epsilon * sign(z)`` with sign(0) = +1."""
+    return z + sign(z) * epsilon
+
+
+def sign(z: Tensor) -> Tensor:
+    """+1 or -1; the sign of zero is +1, so that a denominator never stays zero."""
+    return torch.where(z < 0, -1.0, 1.0).to(z.dtype)
+
+
+def relative_scale(z: Tensor) -> Tensor:
+    """Root mean square of every sample of ``z``, never over the batch."""
+    return z.square().mean(dim=tuple(range(1, z.ndim)), keepdim=True).sqrt() if z.ndim > 1 else z.abs()
+
+
+def _add(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    if x is None or y is None:
+        return y if x is None else x
+    return x + y

@@ -1,0 +1,22 @@
+"""Graph passes: captured graph -> canonical graph. Each is a small function; their order is the list below."""
+
+from __future__ import annotations
+
+from ..graph import Graph
+from .batch_norm import fold_batch_norm
+from .clean import clean
+from .constants import find_constants
+from .decompose import decompose
+from .instance_norm import name_instance_norm
+from .training import refuse_training_mode
+
+
+def canonize(graph: Graph) -> Graph:
+    """The canonical form that plans are made for. The user never names a canonizer."""
+    refuse_training_mode(graph)
+    clean(graph)
+    decompose(graph)
+    name_instance_norm(graph)
+    fold_batch_norm(graph)
+    find_constants(graph)
+    return graph

@@ -1,0 +1,98 @@
+"""Take operations apart that do two things at once, so that each half has its own rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ..graph import Graph, calls
+from .clean import remove_dead_code
+
+aten = torch.ops.aten
+
+PADDED = {
+    aten.conv1d.padding: aten.conv1d.default,
+    aten.conv2d.padding: aten.conv2d.default,
+    aten.conv3d.padding: aten.conv3d.default,
+}
+
+
+def decompose(graph: Graph) -> None:
+    """addcmul, baddbmm and their like into a product and a sum; ``padding="same"`` into numbers."""
+    for node in list(graph.nodes):
+        if not calls(node):
+            continue
+        maker = MAKERS.get(node.target)
+        if maker is None:
+            continue
+        with graph.fx.inserting_before(node):
+            new = maker(graph, node)
+        node.replace_all_uses_with(new)
+        graph.outputs[:] = [new if o is node else o for o in graph.outputs]
+    remove_dead_code(graph)
+
+
+def _call(graph: Graph, node: Node, target: Any, args: tuple[Any, ...], value: Any = None) -> Node:
+    new = graph.fx.call_function(target, args)
+    new.meta = {**node.meta, "val": node.meta.get("val") if value is None else value}
+    return new
+
+
+def _scaled(graph: Graph, node: Node, x: Any, factor: Any) -> Any:
+    return x if factor == 1 else _call(graph, node, aten.mul.Tensor, (x, factor), x.meta.get("val"))
+
+
+def _product_plus(product: Any) -> Any:
+    """beta * x + alpha * product(y, z)"""
+
+    def make(graph: Graph, node: Node) -> Node:
+        x, y, z = node.args[:3]
+        alpha, beta = node.kwargs.get("alpha", 1), node.kwargs.get("beta", 1)
+        bias = x.meta["val"].ndim == 1 and alpha == 1 and beta == 1  # type: ignore[union-attr]
+        if product is aten.mm.default and bias:  # a dense layer: its bias belongs to it
+            transposed = _call(graph, node, aten.t.default, (z,), z.meta["val"].t())  # type: ignore[union-attr]
+            return _call(graph, node, aten.linear.default, (y, transposed, x))
+        p = _scaled(graph, node, _call(graph, node, product, (y, z)), alpha)
+        return _call(graph, node, aten.add.Tensor, (p, _scaled(graph, node, x, beta)))
+
+    return make
+
+
+def _addcmul(graph: Graph, node: Node) -> Node:
+    x, y, z = node.args[:3]
+    p = _scaled(graph, node, _call(graph, node, aten.mul.Tensor, (y, z)), node.kwargs.get("value", 1))
+    return _call(graph, node, aten.add.Tensor, (x, p))
+
+
+def _lerp(graph: Graph, node: Node) -> Node:
+    x, y, weight = node.args[:3]
+    difference = _call(graph, node, aten.sub.Tensor, (y, x))
+    return _call(graph, node, aten.add.Tensor, (x, _call(graph, node, aten.mul.Tensor, (weight, difference))))
+
+
+def _same_padding(graph: Graph, node: Node) -> Node:
+    x, weight, bias, stride, mode, dilation, groups = [*node.args, *[None] * 7][:7]
+    dims = weight.meta["val"].ndim - 2  # type: ignore[union-attr]
+    stride, dilation, groups = stride or [1], dilation or [1], groups or 1
+    dilations: Any = [dilation] * dims if isinstance(dilation, int) else list(dilation) * (dims // len(dilation))  # type: ignore[arg-type]
+    totals = [d * (k - 1) for d, k in zip(dilations, weight.meta["val"].shape[2:], strict=True)]  # type: ignore[union-attr]
+    if mode == "valid":
+        totals = [0] * dims
+    if any(t % 2 for t in totals):
+        # torch puts the odd one at the end
+        sides = [s for t in reversed(totals) for s in (0, t % 2)]
+        shape = x.meta["val"]  # type: ignore[union-attr]
+        x = _call(graph, node, aten.constant_pad_nd.default, (x, sides, 0), torch.nn.functional.pad(shape, sides))
+    padding = [t // 2 for t in totals]
+    return _call(graph, node, PADDED[node.target], (x, weight, bias, stride, padding, dilations, groups))  # type: ignore[index]
+
+
+MAKERS: dict[Any, Any] = {
+    aten.addmm.default: _product_plus(aten.mm.default),
+    aten.baddbmm.default: _product_plus(aten.bmm.default),
+    aten.addcmul.default: _addcmul,
+    aten.lerp.Tensor: _lerp,
+    **dict.fromkeys(PADDED, _same_padding),
+}

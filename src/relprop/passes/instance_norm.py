@@ -1,0 +1,30 @@
+"""Instance norm reaches the graph as a batch norm without stored statistics: give it a name of its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..graph import Graph, calls
+from .clean import remove_dead_code
+
+aten = torch.ops.aten
+
+
+def standardise(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Tensor:
+    """Normalise every channel by its own statistics."""
+    return torch.nn.functional.batch_norm(x, None, None, weight, bias, training=True, eps=epsilon)
+
+
+def name_instance_norm(graph: Graph) -> None:
+    """Replace ``_native_batch_norm_legit.no_stats`` and its getitem by one node."""
+    for node in list(graph.nodes):
+        if calls(node) and node.target is aten._native_batch_norm_legit.no_stats:
+            x, weight, bias, _, _, epsilon = node.args
+            for result in [u for u in node.users if u.args[1] == 0]:
+                with graph.fx.inserting_before(result):
+                    new = graph.fx.call_function(standardise, (x, weight, bias, epsilon))
+                new.meta = {**node.meta, "val": result.meta["val"]}
+                result.replace_all_uses_with(new)
+                graph.outputs[:] = [new if o is result else o for o in graph.outputs]
+    remove_dead_code(graph)

@@ -1,0 +1,245 @@
+"""Forward once, then the reverse sweep. Everything a call needs lives in one :class:`Run`, which dies with the call."""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from .errors import RelevanceWarning
+from .graph import is_float, where
+from .ledger import Ledger
+from .message import Message
+from .plan import Plan
+from .rules.base import Call
+from .rules.structural import Source
+
+GROWTH = 1e4
+"""Relevance that grows by more than this factor from output to input is worth a warning."""
+
+
+class Run:
+    """One forward run and its reverse sweeps. Holds every value, and nothing outlives it."""
+
+    def __init__(
+        self, plan: Plan, leaves: list[Any], *, retain: bool = False, differentiable: bool = False, batch: int | None = None
+    ):
+        self.plan, self.retain, self.differentiable = plan, retain, differentiable
+        self.values: dict[Node, Any] = {}
+        self.shapes: dict[Node, Any] = {}
+        self.calls: dict[Node, Call] = {}
+        self.ledger: Ledger | None = None
+        self.batch = batch
+        self.flow: list[tuple[Node, Tensor]] | None = None
+        self._anchor = torch.zeros((), requires_grad=True)
+        self._owned: set[Node] = set()
+        self._axes: dict[Node, tuple[int, int]] | None = None
+        self._seeds(leaves)
+        with torch.set_grad_enabled(differentiable):
+            self._forward()
+
+    # -- forward ------------------------------------------------------------------------------------------------------
+
+    def _seeds(self, leaves: list[Any]) -> None:
+        graph = self.plan.graph
+        for node, leaf in zip(graph.inputs, leaves, strict=True):
+            if node is not None:
+                self.values[node] = leaf if self.differentiable else leaf.detach()
+                self.shapes[node] = leaf.shape
+        for node, name in graph.parameters.items():
+            value = graph.lookup(name)
+            self.values[node] = value if self.differentiable else value.detach()
+            self.shapes[node] = value.shape
+
+    def _forward(self) -> None:
+        plan, values = self.plan, self.values
+        for node in plan.order:
+            step = plan.steps.get(node)
+            if step is None:
+                value = run_node(node, values)
+            else:
+                call = self.calls[node] = Call(step, self)
+                value = step.rule.forward(call)
+                self._owned.add(node)
+            values[node] = value
+            if isinstance(value, Tensor):
+                self.shapes[node] = value.shape
+            for used in plan.last_use.get(node, ()):
+                values.pop(used, None)
+
+    def may_overwrite(self, node: Node) -> bool:
+        """Whether an activation may be computed in place: a fresh value that only this operation sees."""
+        step = self.plan.steps.get(node)
+        return (
+            step is not None
+            and step.kind in ("dense", "convolution", "affine")
+            and len(node.users) == 1
+            and node not in self.plan.saved
+            and node not in self.plan.roots
+            and not self.differentiable
+        )
+
+    # -- what rules ask for -------------------------------------------------------------------------------------------
+
+    def source(self, value: Tensor) -> Tensor:
+        """A value as the start of a local gradient."""
+        if self.differentiable:
+            return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
+        return Source.apply(value, self._anchor)  # type: ignore[no-any-return]
+
+    def detach(self, value: Tensor) -> Tensor:
+        return value if self.differentiable else value.detach()
+
+    def accumulate(self, value: Tensor) -> Tensor:
+        """A value in the precision in which relevance is computed: at least single precision."""
+        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+    def like(self, node: Node) -> Tensor:
+        """An uninitialised tensor in the shape of a node's value, in the precision of relevance."""
+        value = node.meta["val"]
+        device = next((v.device for v in self.values.values() if isinstance(v, Tensor)), None)
+        dtype = torch.float32 if value.dtype in (torch.float16, torch.bfloat16) else value.dtype
+        return torch.empty(self.shapes[node], dtype=dtype, device=device)
+
+    def check_bounds(self, node: Node, a: Tensor, low: Tensor, high: Tensor) -> None:
+        """z^B promises non-negative denominators only for inputs within its bounds."""
+        tolerance = 1e-4 * (high - low).abs().max()
+        if bool(((a < low - tolerance) | (a > high + tolerance)).any()):
+            warnings.warn(
+                f"inputs of {where(node)} are in [{a.min():.4g}, {a.max():.4g}], outside the bounds of the z^B rule "
+                f"[{low.min():.4g}, {high.max():.4g}]: give the rule the bounds of your data "
+                "(relprop.rules.ZBox.from_normalization(mean, std)).",
+                RelevanceWarning,
+                stacklevel=2,
+            )
+
+    def per_sample(self, amount: Tensor, node: Node) -> Tensor:
+        """Sum over everything but the samples, [B]."""
+        amount = amount.detach().double() if amount.device.type != "mps" else amount.detach()
+        b = self.batch or 1
+        if b == 1 or amount.ndim == 0:
+            return amount.sum().reshape(1).expand(b) / (1 if b == 1 else b)
+        if self._axes is None:
+            from .passes.batch_axis import batch_axes
+
+            self._axes = batch_axes(self.plan.graph, self.shapes, b)
+        dim, inner = self._axes.get(node, (0, 1))
+        if dim >= amount.ndim or amount.shape[dim] % (b * inner):
+            # no samples in it (a parameter): every sample has an equal share
+            return amount.sum().reshape(1).expand(b) / b
+        split = amount.movedim(dim, 0).reshape(-1, b, inner, *amount.shape[:dim], *amount.shape[dim + 1 :])
+        return split.sum(dim=[d for d in range(split.ndim) if d != 1])
+
+    # -- the reverse sweep --------------------------------------------------------------------------------------------
+
+    def sweep(
+        self,
+        seeds: dict[Node, Message],
+        masks: dict[Node, Callable[[Tensor], Tensor]] | None = None,
+        record: dict[Node, Tensor | None] | None = None,
+    ) -> dict[Node, Message]:
+        """Hand relevance back from the seeds. Returns the messages that reached the sources."""
+        with torch.set_grad_enabled(self.differentiable):
+            return self._sweep(dict(seeds), masks or {}, record if record is not None else {})
+
+    def _sweep(
+        self,
+        messages: dict[Node, Message],
+        masks: dict[Node, Callable[[Tensor], Tensor]],
+        record: dict[Node, Tensor | None],
+    ) -> dict[Node, Message]:
+        plan = self.plan
+        sources = set(plan.sources)
+        for node in [n for n in messages if n.target is operator.getitem]:
+            self._file(node, messages.pop(node), messages)
+        for node, step in reversed(plan.steps.items()):
+            message = messages.pop(node, Message())
+            call = self.calls[node]
+            if message or call.messages:
+                if node in masks:
+                    message = self._mask(node, message, masks[node])
+                if node in record:
+                    record[node] = self._add(record[node], message.relevance(self.values[node]))
+                if self.flow is not None and message:
+                    self.flow.append((node, message.relevance(self.values.get(node)).abs().sum()))
+                for source, sent in zip(step.active, step.rule.backward(call, message), strict=True):
+                    if sent:
+                        self._file(source, sent, messages)
+            call.messages.clear()
+            if not self.retain:
+                call.saved.clear()
+                for saved in plan.release.get(node, ()):
+                    self.values.pop(saved, None)
+        return {n: m for n, m in messages.items() if n in sources}
+
+    def _file(self, node: Node, message: Message, messages: dict[Node, Message]) -> None:
+        """Add a message to a node; one to a single output of several goes to the operation that made them."""
+        if node.target is operator.getitem:
+            parent, index = node.args
+            slots = self.calls[parent].messages if parent in self.calls else {}  # type: ignore[index]
+            slots[index] = slots[index].plus(message) if index in slots else message  # type: ignore[index]
+        else:
+            messages[node] = messages[node].plus(message) if node in messages else message
+
+    def _mask(self, node: Node, message: Message, mask: Callable[[Tensor], Tensor]) -> Message:
+        value = self.values[node]
+        kept = mask(value)
+        masked = message.scaled(kept)
+        if self.ledger is not None:
+            lost = message.relevance(value) - masked.relevance(value)
+            self.ledger.book("masked", node, self.per_sample(lost, node))
+        return masked
+
+    @staticmethod
+    def _add(x: Tensor | None, y: Tensor) -> Tensor:
+        return y if x is None else x + y
+
+
+def run_node(node: Node, values: dict[Node, Any]) -> Any:
+    """Run one operation that has no rule to run it."""
+    args = torch.fx.node.map_arg(node.args, values.__getitem__)
+    kwargs = torch.fx.node.map_arg(node.kwargs, values.__getitem__)
+    return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def diagnose(run: Run, seeds: dict[Node, Message], seed_size: float) -> str | None:
+    """Sweep once more and name the first operation at which relevance stops being finite, or grows too much."""
+    run.flow = []
+    run.ledger = None
+    run.sweep(seeds)
+    before = seed_size
+    worst: tuple[float, Node, float, float] | None = None
+    for node, amount in run.flow:
+        size = float(amount)
+        if not math.isfinite(size):
+            return f"relevance is not finite at the output of {where(node)}. {_statistics(run, node)}"
+        growth = size / before if before else 0.0
+        if size > GROWTH * seed_size and worst is None:
+            worst = (growth, node, size, before)
+        before = max(before, size)
+    if worst is None:
+        return None
+    _, node, size, _ = worst
+    return (
+        f"relevance has grown to {size:.3g} at the output of {where(node)}, {size / seed_size:.3g} times what it started "
+        f"with. {_statistics(run, node)}"
+    )
+
+
+def _statistics(run: Run, node: Node) -> str:
+    """What the operations behind a node divide by."""
+    for user in node.users:
+        value = run.values.get(user)
+        if isinstance(value, Tensor) and is_float(user):
+            z = value.detach().abs().double()
+            return (
+                f"The next operation divides by the output of {where(user)}: |z| is at least {z.min():.3g}, "
+                f"{z.median():.3g} in the median, {z.max():.3g} at most. A larger ε or γ there helps."
+            )
+    return "A larger ε or γ in the rules behind it helps."

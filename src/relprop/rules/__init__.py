@@ -1,0 +1,41 @@
+"""Propagation rules, one file per family of operations."""
+
+from .attention import CPLRP, AttnLRP, Taylor
+from .base import TABLE, Pass, Rule, Stop, rule_for
+from .elementwise import Identity
+from .linear import LRP0, AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, ZPlus
+from .norms import HoldStatistics
+from .pooling import Norm, Proportional, WinnerTakeAll
+from .products import Quotient, Signal, Uniform
+from .structural import Gradient
+from .sums import Sum
+
+__all__ = [
+    "CPLRP",
+    "LRP0",
+    "TABLE",
+    "AlphaBeta",
+    "AttnLRP",
+    "Epsilon",
+    "Flat",
+    "Gamma",
+    "Gradient",
+    "HoldStatistics",
+    "Identity",
+    "LinearRule",
+    "Norm",
+    "Pass",
+    "Proportional",
+    "Quotient",
+    "Rule",
+    "Signal",
+    "Stop",
+    "Sum",
+    "Taylor",
+    "Uniform",
+    "WSquare",
+    "WinnerTakeAll",
+    "ZBox",
+    "ZPlus",
+    "rule_for",
+]

@@ -1,0 +1,282 @@
+"""What a rule is, what it sees of a run, and the table of operations.
+
+A rule says how one operation hands the relevance of its output back to its inputs. Operations are registered once,
+beside the rule that serves them by default::
+
+    register("activation", Ratio(), aten.relu.default, aten.gelu.default)
+
+and :func:`rule_for` does the same for an operation of your own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..graph import operation
+from ..message import NOTHING, RELEVANCE, Form, Message
+
+if TYPE_CHECKING:
+    from ..propagate import Run
+
+Messages = Sequence[Message]
+
+
+@dataclass
+class Step:
+    """One active operation of a plan: the node, its rule, and what is known before anything runs."""
+
+    node: Node
+    rule: Rule
+    kind: str
+    active: tuple[Node, ...] = ()
+    """Inputs that relevance is handed to, each once."""
+    form: Form = NOTHING
+    """The form of the message that arrives."""
+    bias: str = "absorb"
+    nonnegative: frozenset[Node] = frozenset()
+    """Active inputs that cannot be negative (they come out of a ReLU, say)."""
+    rectified: bool = False
+    """True if the message is zero wherever the output is negative: a ReLU follows and nothing else."""
+    accounting: bool = False
+    """True if a ledger is kept."""
+    reason: str = ""
+    """Why this rule: the selector that chose it, or "default"."""
+
+    @property
+    def saves(self) -> set[Node]:
+        return self.rule.saves(self)
+
+
+class Rule:
+    """How one operation hands the relevance of its output back. Subclass it, or register a function."""
+
+    name: str = ""
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def supports(self, step: Step) -> str | None:
+        """None if the rule is defined for this operation, else the reason why not."""
+        return None
+
+    def carries(self, step: Step, node: Node) -> bool:
+        """Whether any relevance goes to this input at all."""
+        return True
+
+    def form(self, step: Step) -> Form:
+        """The form of the messages that the rule sends, given the form of the one that arrives."""
+        return step.form
+
+    def saves(self, step: Step) -> set[Node]:
+        """The tensors that the reverse sweep needs: inputs of the step, or its own node for the output."""
+        return set()
+
+    def forward(self, call: Call) -> Any:
+        """Run the operation."""
+        return call.run()
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        """Messages to ``call.active``, in that order."""
+        raise NotImplementedError
+
+
+@dataclass
+class Call:
+    """One operation in one run, as its rule sees it."""
+
+    step: Step
+    run_state: Run
+    saved: dict[str, Any] = field(default_factory=dict)
+    """Whatever the rule's forward leaves for its backward."""
+    messages: dict[int, Message] = field(default_factory=dict)
+    """Messages to the single outputs of an operation that returns several."""
+
+    @property
+    def node(self) -> Node:
+        return self.step.node
+
+    @property
+    def active(self) -> tuple[Node, ...]:
+        return self.step.active
+
+    @property
+    def output(self) -> Any:
+        return self.run_state.values[self.run_state.plan.kept_as(self.step)]
+
+    def value(self, argument: Any) -> Any:
+        """The value of an argument: that of the node in this run, or the argument itself."""
+        return self.run_state.values[argument] if isinstance(argument, Node) else argument
+
+    def shape(self, node: Node) -> torch.Size:
+        return self.run_state.shapes[node]
+
+    def run(self, replaced: dict[Node, Any] | None = None) -> Any:
+        """Run the operation, with other values for some of its inputs."""
+        values = self.run_state.values
+        if replaced:
+
+            def load(n: Node) -> Any:
+                return replaced[n] if n in replaced else values[n]
+        else:
+            load = values.__getitem__
+        args = torch.fx.node.map_arg(self.node.args, load)
+        kwargs = torch.fx.node.map_arg(self.node.kwargs, load)
+        return self.node.target(*args, **kwargs)  # type: ignore[operator]
+
+    def book(self, kind: str, amount: Callable[[], Tensor], node: Node | None = None, where: Node | None = None) -> None:
+        """Tell the ledger what was absorbed here: relevance in the shape of ``node`` (default: the output)."""
+        ledger = self.run_state.ledger
+        if ledger is not None:
+            ledger.book(kind, where or self.node, self.run_state.per_sample(amount(), node or self.node))
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument of the operation, however it was passed."""
+        return self.value(argument_of(self.node, position, name, default))
+
+
+def argument_of(node: Node, position: int, name: str, default: Any = None) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The table of operations
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    kind: str
+    rule: Rule
+
+
+TABLE: dict[Any, Entry] = {}
+"""Operation -> its kind (what selectors ask for) and its default rule."""
+
+STOPPED: set[Any] = set()
+"""Operations whose results count as constants, like the statistics of a normalisation."""
+
+
+def register(kind: str, rule: Rule, *operations: Any) -> None:
+    """Give operations a kind and a default rule."""
+    for op in operations:
+        TABLE[op] = Entry(kind, rule)
+
+
+def rule_for(*operations: Any, kind: str = "custom") -> Callable[[Any], Any]:
+    """Give an operation a rule: ``@relprop.rule_for(torch.ops.mylib.op)`` above a Rule class or a function.
+
+    A class is constructed without arguments. A function takes ``(call, message)`` and returns one message, or one for
+    each of ``call.active``; ``message.relevance(call.output)`` is the relevance of the output, and
+    ``relprop.Message(c=..., r=...)`` the message to an input ``a``, whose relevance is ``a * c + r``.
+
+    Raises:
+        TypeError: if what is decorated is neither a rule nor a function, or if an operation is no callable.
+    """
+    overloads = []
+    for op in operations:
+        if isinstance(op, torch._ops.OpOverloadPacket):
+            overloads += [getattr(op, name) for name in op.overloads()]
+        elif callable(op):
+            overloads.append(op)
+        else:
+            raise TypeError(f"rule_for takes operations such as torch.ops.mylib.op, got {op!r}")
+
+    def decorate(thing: Any) -> Any:
+        if isinstance(thing, type) and issubclass(thing, Rule):
+            rule: Rule = thing()
+        elif isinstance(thing, Rule):
+            rule = thing
+        elif callable(thing):
+            rule = FunctionRule(thing)
+        else:
+            raise TypeError(f"rule_for decorates a Rule or a function (call, message) -> message, got {thing!r}")
+        register(kind, rule, *overloads)
+        return thing
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class FunctionRule(Rule):
+    """A rule given as a function ``(call, message) -> message(s)``."""
+
+    function: Callable[[Call, Message], Any]
+
+    def __str__(self) -> str:
+        return getattr(self.function, "__name__", "function")
+
+    def form(self, step: Step) -> Form:
+        return Form(True, True)
+
+    def saves(self, step: Step) -> set[Node]:
+        return {step.node, *step.node.all_input_nodes}
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        sent = self.function(call, message)
+        messages = [sent] if isinstance(sent, Message) else list(sent)
+        if len(messages) != len(call.active):
+            raise ValueError(
+                f"the rule of {operation(call.node)} returned {len(messages)} messages for {len(call.active)} inputs"
+            )
+        return messages
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Two rules that suit every operation
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stop(Rule):
+    """Hand nothing on: all relevance that arrives is booked as stopped (CP-LRP's treatment of gates)."""
+
+    def carries(self, step: Step, node: Node) -> bool:
+        return False
+
+    def form(self, step: Step) -> Form:
+        return NOTHING
+
+    def saves(self, step: Step) -> set[Node]:
+        return {step.node} if step.accounting and step.form.c else set()
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        call.book("stopped", lambda: message.relevance(call.output))
+        return [Message() for _ in call.active]
+
+
+@dataclass(frozen=True)
+class Pass(Rule):
+    """R_in = R_out: the identity rule (AttnLRP Eq. 9). For operations whose input has the shape of their output.
+
+    With several active inputs the relevance is shared equally.
+    """
+
+    def supports(self, step: Step) -> str | None:
+        out = step.node.meta.get("val")
+        for node in step.active:
+            if node.meta["val"].shape != getattr(out, "shape", None):
+                return "it passes relevance element by element, and this operation changes the shape"
+        return None
+
+    def form(self, step: Step) -> Form:
+        return RELEVANCE
+
+    def saves(self, step: Step) -> set[Node]:
+        return {step.node} if step.form.c else set()
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        relevance = message.relevance(call.output)
+        return [Message(r=relevance / len(call.active)) for _ in call.active]
+
+
+def nodes_in(argument: Any) -> Iterable[Node]:
+    """All nodes in an argument, with repetitions (``x * x`` names x twice)."""
+    found: list[Node] = []
+    torch.fx.node.map_arg(argument, lambda n: found.append(n))
+    return found

@@ -1,0 +1,185 @@
+"""Activations: f applied to every element.
+
+Where f(0) = 0, the coefficient is multiplied by f(x)/x (the identity rule, AttnLRP Eq. 9, in gradient form), which is
+finite: the step function for ReLU, the normal distribution for GELU, the sigmoid for SiLU; at x = 0 it has its limit
+f'(0). Where f(0) is not zero (sigmoid, softplus, exp, cos) relevance itself is passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..message import RELEVANCE, Form, Message
+from .base import STOPPED, Call, Messages, Rule, Step, register
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Identity(Rule):
+    """R_in = R_out through an activation (AttnLRP Eq. 9): c is multiplied by f(x)/x, or R passed where f(0) != 0."""
+
+    def supports(self, step: Step) -> str | None:
+        if len(step.active) != 1 or step.node.meta["val"].shape != step.active[0].meta["val"].shape:
+            return "it is meant for functions of one tensor that act on every element"
+        return None
+
+    def form(self, step: Step) -> Form:
+        return step.form if vanishes_at_zero(step.node) else RELEVANCE
+
+    def saves(self, step: Step) -> set[Node]:
+        if not step.form.c:
+            return set()
+        if step.node.target in FROM_OUTPUT or not vanishes_at_zero(step.node):
+            return {step.node}
+        return {step.active[0]} if step.node.target in FROM_INPUT else {step.node, step.active[0]}
+
+    def forward(self, call: Call) -> Any:
+        in_place = IN_PLACE.get(call.node.target)
+        if in_place is not None and call.run_state.may_overwrite(call.active[0]):
+            return in_place(call.value(call.active[0]), *call.node.args[1:])
+        return call.run()
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        if message.c is None:
+            return [message]
+        if not vanishes_at_zero(call.node):
+            return [Message(r=message.relevance(call.output))]
+        return [Message(self._ratio(call, message.c), message.r)]
+
+    def _ratio(self, call: Call, c: Tensor) -> Tensor:
+        """c * f(x) / x"""
+        target = call.node.target
+        if target in FROM_OUTPUT:
+            return FROM_OUTPUT[target](c, call.output, *call.node.args[1:])
+        x = call.value(call.active[0])
+        if target in FROM_INPUT:
+            return c * FROM_INPUT[target](x, *call.node.args[1:])
+        return c * torch.where(x == 0, limit_at_zero(call.node), call.output / torch.where(x == 0, 1, x))
+
+
+def _relu(c: Tensor, y: Tensor) -> Tensor:
+    return aten.threshold_backward(c, y, 0) if c.dtype == y.dtype else c * (y > 0)
+
+
+FROM_OUTPUT: dict[Any, Callable[..., Tensor]] = {aten.relu.default: _relu}
+"""c * f(x)/x where it can be told from the output, so that the input need not be kept."""
+
+
+def _gelu(x: Tensor, **_: Any) -> Tensor:
+    return torch.special.ndtr(x)
+
+
+FROM_INPUT: dict[Any, Callable[..., Tensor]] = {
+    aten.silu.default: torch.sigmoid,
+    aten.hardswish.default: torch.nn.functional.hardsigmoid,
+    aten.mish.default: lambda x: torch.tanh(torch.nn.functional.softplus(x)),
+    aten.leaky_relu.default: lambda x, slope=0.01: torch.where(x > 0, 1.0, slope).to(x.dtype),
+    aten.square.default: lambda x: x,
+}
+"""f(x)/x in closed form, from the input alone."""
+
+IN_PLACE: dict[Any, Callable[..., Tensor]] = {aten.relu.default: torch.relu_}
+
+
+def vanishes_at_zero(node: Node) -> bool:
+    """Whether f(0) = 0 for this call of an activation."""
+    return _at_zero(node)[0] == 0
+
+
+def limit_at_zero(node: Node) -> float:
+    """The limit of f(x)/x at zero, which is f'(0); zero where it is not finite."""
+    return _at_zero(node)[1]
+
+
+def _at_zero(node: Node) -> tuple[float, float]:
+    if any(isinstance(a, Node) for a in node.args[1:]):
+        return (0.0, 0.0)  # a learned slope (PReLU): f(0) = 0
+    return _evaluate_at_zero(node.target, tuple(node.args[1:]), tuple(sorted(node.kwargs.items())))
+
+
+@lru_cache(maxsize=512)
+def _evaluate_at_zero(target: Any, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> tuple[float, float]:
+    with torch.enable_grad():
+        x = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        y = target(x, *args, **dict(kwargs))
+        (slope,) = torch.autograd.grad(y, x)
+    return float(y), float(slope) if torch.isfinite(slope) else 0.0
+
+
+IDENTITY = Identity()
+
+register(
+    "activation",
+    IDENTITY,
+    aten.relu.default,
+    aten.relu6.default,
+    aten.hardtanh.default,
+    aten.leaky_relu.default,
+    aten.prelu.default,
+    aten._prelu_kernel.default,
+    aten.rrelu.default,
+    aten.elu.default,
+    aten.selu.default,
+    aten.celu.default,
+    aten.gelu.default,
+    aten.silu.default,
+    aten.mish.default,
+    aten.hardswish.default,
+    aten.tanh.default,
+    aten.sigmoid.default,
+    aten.hardsigmoid.default,
+    aten.log_sigmoid.default,
+    aten.softplus.default,
+    aten.softshrink.default,
+    aten.hardshrink.default,
+    aten.threshold.default,
+    aten.clamp.default,
+    aten.clamp_min.default,
+    aten.clamp_max.default,
+    aten.exp.default,
+    aten.expm1.default,
+    aten.log.default,
+    aten.log1p.default,
+    aten.log2.default,
+    aten.sqrt.default,
+    aten.square.default,
+    aten.pow.Tensor_Scalar,
+    aten.pow.Scalar,
+    aten.abs.default,
+    aten.sin.default,
+    aten.cos.default,
+    aten.tan.default,
+    aten.atan.default,
+    aten.asin.default,
+    aten.acos.default,
+    aten.sinh.default,
+    aten.cosh.default,
+    aten.erf.default,
+    aten.reciprocal.default,
+    aten.nan_to_num.default,
+)
+
+# Statistics of a normalisation are constants: relevance does not ask why something was scaled.
+STOPPED |= {
+    aten.rsqrt.default,
+    aten.var.correction,
+    aten.var.dim,
+    aten.var_mean.correction,
+    aten.std.correction,
+    aten.std.dim,
+    aten.linalg_vector_norm.default,
+    aten.norm.ScalarOpt_dim,
+    aten.detach.default,
+    aten.sign.default,
+    aten.round.default,
+    aten.floor.default,
+    aten.ceil.default,
+}

@@ -1,0 +1,179 @@
+"""The linear operations of a network, seen as LRP's four steps see them: ``z = W a + b`` forward, ``W^T s`` back.
+
+One adapter per family, so that a rule is written once and serves dense layers, convolutions and transposed
+convolutions of every stride, padding, group and dilation. Only the product with the input's gradient is ever
+computed, never that of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..passes.batch_norm import affine, channelwise, mapped_bias
+from .base import argument_of
+
+aten = torch.ops.aten
+
+CONVOLUTIONS = {aten.conv1d.default: 1, aten.conv2d.default: 2, aten.conv3d.default: 3}
+TRANSPOSED = {aten.conv_transpose1d.default: 1, aten.conv_transpose2d.input: 2, aten.conv_transpose3d.input: 3}
+MATMULS = {aten.matmul.default, aten.mm.default, aten.bmm.default}
+
+
+class Layer:
+    """The parts of one linear operation: which argument is the input, the weight, the bias, and its two maps."""
+
+    kind = "dense"
+
+    def __init__(self, x: Any, weight: Any, bias: Any):
+        self.x, self.weight, self.bias = x, weight, bias
+
+    def forward(self, a: Tensor, w: Tensor) -> Tensor:
+        """W a, without bias."""
+        raise NotImplementedError
+
+    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
+        """W^T s, in the shape of the input."""
+        raise NotImplementedError
+
+    def spread_bias(self, b: Tensor, z: Tensor) -> Tensor:
+        """The bias as it is added to ``z``."""
+        return b
+
+
+class Dense(Layer):
+    """``a @ w.T``"""
+
+    def forward(self, a: Tensor, w: Tensor) -> Tensor:
+        return torch.nn.functional.linear(a, w)
+
+    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002
+        return s @ w
+
+
+class MatrixRight(Layer):
+    """``a @ w`` with a constant matrix."""
+
+    def forward(self, a: Tensor, w: Tensor) -> Tensor:
+        return a @ w
+
+    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002
+        return s @ w.mT
+
+
+class MatrixLeft(Layer):
+    """``w @ a`` with a constant matrix."""
+
+    def forward(self, a: Tensor, w: Tensor) -> Tensor:
+        return w @ a
+
+    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002
+        return w.mT @ s
+
+
+class Convolution(Layer):
+    """A convolution of any dimension, plain or transposed."""
+
+    kind = "convolution"
+
+    def __init__(self, x: Any, weight: Any, bias: Any, dims: int, transposed: bool, options: dict[str, Any]):
+        super().__init__(x, weight, bias)
+        self.dims, self.transposed, self.options = dims, transposed, options
+
+    def _arguments(self) -> tuple[Any, ...]:
+        def every(name: str, default: int) -> list[int]:
+            value = self.options.get(name, default)
+            values = [value] if isinstance(value, int) else list(value)
+            return values * self.dims if len(values) == 1 else values
+
+        return (
+            every("stride", 1),
+            every("padding", 0),
+            every("dilation", 1),
+            self.transposed,
+            every("output_padding", 0),
+            self.options.get("groups", 1),
+        )
+
+    def forward(self, a: Tensor, w: Tensor) -> Tensor:
+        if a.ndim == self.dims + 1:  # a single sample without a batch dimension
+            return self.forward(a[None], w)[0]
+        return aten.convolution.default(a, w, None, *self._arguments())
+
+    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
+        if len(shape) == self.dims + 1:
+            return self.transpose(s[None], w, (1, *shape))[0]
+        # the input's values play no part in its own gradient: a single number stands in for them
+        like = s.new_empty(1).expand(shape)
+        arguments = self._arguments()
+        return aten.convolution_backward.default(s, like, w, None, *arguments, [True, False, False])[0]
+
+    def spread_bias(self, b: Tensor, z: Tensor) -> Tensor:
+        return b if b.ndim > 1 else b.reshape(-1, *[1] * self.dims)
+
+
+class Affine(Layer):
+    """Batch norm on its own: one weight per channel."""
+
+    kind = "affine"
+
+    def forward(self, a: Tensor, w: Tensor) -> Tensor:
+        return a * channelwise(w, a.ndim)
+
+    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002
+        return s * channelwise(w, s.ndim)
+
+    def spread_bias(self, b: Tensor, z: Tensor) -> Tensor:
+        return channelwise(b, z.ndim)
+
+
+def layer_of(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
+    """The layer that a node is, or None if it is no linear operation with a constant weight.
+
+    Args:
+        node: an operation of the graph.
+        is_constant: tells whether an argument depends on parameters alone.
+    """
+    layer = _candidate(node, is_constant)
+    if layer is None or is_constant(layer.x) or not is_constant(layer.weight) or not is_constant(layer.bias):
+        return None
+    return layer
+
+
+def _candidate(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
+    target: Any = node.target
+    if target is aten.linear.default:
+        return Dense(node.args[0], node.args[1], argument_of(node, 2, "bias"))
+    if target in CONVOLUTIONS or target in TRANSPOSED:
+        return _convolution(target, node.args[0], node.args[1], argument_of(node, 2, "bias"), node)
+    if target is mapped_bias:
+        inner: Any = node.args[3]
+        if inner is aten.linear.default:
+            return Dense(*node.args[:3])
+        return _convolution(inner, node.args[0], node.args[1], node.args[2], node, first=4)
+    if target is affine:
+        return Affine(*node.args[:3])
+    if target in MATMULS:
+        x, y = node.args[0], node.args[1]
+        if is_constant(y) and _ndim(y) == 2:
+            return MatrixRight(x, y, None)
+        if is_constant(x) and _ndim(x) == 2 and _ndim(y) >= 2:
+            return MatrixLeft(y, x, None)
+    return None
+
+
+def _convolution(target: Any, x: Any, weight: Any, bias: Any, node: Node, first: int = 3) -> Layer:
+    plain = ["stride", "padding", "dilation", "groups"]
+    names = plain if target in CONVOLUTIONS else ["stride", "padding", "output_padding", "groups", "dilation"]
+    options = {**dict(zip(names, node.args[first:], strict=False)), **node.kwargs}
+    dims = CONVOLUTIONS.get(target) or TRANSPOSED[target]
+    return Convolution(x, weight, bias, dims, target in TRANSPOSED, options)
+
+
+def _ndim(node: Any) -> int:
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    return value.ndim if isinstance(value, Tensor) else 0

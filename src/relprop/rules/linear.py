@@ -1,0 +1,454 @@
+"""The rules of linear operations: dense layers, convolutions, transposed convolutions (design: z_k = Σ_j a_j w_jk + b_k).
+
+Every rule is the four steps of the general form (Montavon et al. 2019, "Layer-Wise Relevance Propagation: An Overview",
+§10.2) with its own ρ:
+
+    R_j = Σ_k  a_j ρ(w_jk) / (ε + Σ_0,j a_j ρ(w_jk))  R_k
+
+1. z_k = Σ_0,j a_j ρ(w_jk) + ε     2. s_k = R_k / z_k     3. c_j = Σ_k ρ(w_jk) s_k     4. R_j = a_j c_j
+
+The last step is left to whoever asks for the relevance: c is what is sent. For signed inputs ρ depends on the sign of
+a_j: ``by_sign`` takes one weight for positive and one for negative inputs. The bias is neuron 0; what it and the
+stabiliser absorb is booked, or redistributed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..errors import RuleError
+from ..message import COEFFICIENT, RELEVANCE, STABILISER, Form, Message, relative_scale, sign, stabilise
+from .base import Call, Messages, Rule, Step
+from .layers import Layer, layer_of
+
+
+def positive(x: Tensor) -> Tensor:
+    """x⁺ = max(x, 0)"""
+    return x.clamp(min=0)
+
+
+def negative(x: Tensor) -> Tensor:
+    """x⁻ = min(x, 0)"""
+    return x.clamp(max=0)
+
+
+class Neurons:
+    """One linear operation in one run: its input a, output z, weight w and bias b, and the two maps between them."""
+
+    def __init__(self, call: Call, layer: Layer, relevance: Message):
+        self.call, self.layer, self.message = call, layer, relevance
+        self.accumulate = call.run_state.accumulate
+        self.absorbed: Tensor | None = None
+
+    @property
+    def a(self) -> Tensor:
+        return self.accumulate(self.call.value(self.layer.x))
+
+    @property
+    def w(self) -> Tensor:
+        return self.accumulate(self.call.value(self.layer.weight))
+
+    @property
+    def b(self) -> Tensor | None:
+        """The bias, or None where there is none or the policy removes it."""
+        if self.layer.bias is None or self.call.step.bias == "zero":
+            return None
+        return self._bias()
+
+    @property
+    def z(self) -> Tensor:
+        """Σ_j a_j w_jk (+ b_k, unless the policy removes the bias)."""
+        z = self.output
+        return z - self._bias() if self.layer.bias is not None and self.call.step.bias == "zero" else z
+
+    @property
+    def output(self) -> Tensor:
+        return self.accumulate(self.call.output)
+
+    @property
+    def signed(self) -> bool:
+        """Whether an input may be negative."""
+        return self.layer.x not in self.call.step.nonnegative
+
+    def _bias(self) -> Tensor:
+        return self.layer.spread_bias(self.accumulate(self.call.value(self.layer.bias)), self.call.run_state.like(self.call.node))
+
+    # -- the relevance that arrives -----------------------------------------------------------------------------------
+
+    @property
+    def relevance(self) -> Tensor:
+        """R_k"""
+        return self.message.relevance(self.output if self.message.c is not None else None)
+
+    # -- the two maps -------------------------------------------------------------------------------------------------
+
+    def forward(self, a: Tensor, w: Tensor) -> Tensor:
+        return self.layer.forward(a, w)
+
+    def transpose(self, s: Tensor, w: Tensor) -> Tensor:
+        return self.layer.transpose(s, w, self.call.shape(self.layer.x))
+
+    def forward_by_sign(self, up: Tensor, down: Tensor) -> Tensor:
+        """Σ_j a_j⁺ up_jk + a_j⁻ down_jk"""
+        if not self.signed:
+            return self.forward(self.a, up)
+        return self.forward(positive(self.a), up) + self.forward(negative(self.a), down)
+
+    def transpose_by_sign(self, s: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        """Σ_k s_k up_jk for positive inputs, Σ_k s_k down_jk for negative ones"""
+        if not self.signed:
+            return self.transpose(s, up)
+        return torch.where(self.a >= 0, self.transpose(s, up), self.transpose(s, down))
+
+    # -- what is absorbed ---------------------------------------------------------------------------------------------
+
+    def absorb(self, kind: str, amount: Callable[[], Tensor]) -> None:
+        """Book what neuron 0 or the stabiliser takes, or keep it to be redistributed."""
+        if self.call.step.bias == "redistribute":
+            value = amount()
+            self.absorbed = value if self.absorbed is None else self.absorbed + value
+        else:
+            self.call.book(kind, amount)
+
+    def absorb_bias(self, s: Tensor, b: Tensor | None) -> None:
+        if b is not None:
+            self.absorb("bias", lambda: s * b)
+
+    def redistributed(self) -> Tensor | None:
+        """An equal part of what was absorbed for each input that is connected: (b_k + ε sign z_k) / N_k s_k."""
+        if self.absorbed is None:
+            return None
+        ones = torch.ones_like(self.w)
+        connections = self.forward(self.call.run_state.like(self.layer.x).fill_(1), ones)
+        return self.transpose(self.absorbed / connections, ones)
+
+
+@dataclass(frozen=True)
+class LinearRule(Rule):
+    """A rule for operations z = W a + b with a constant weight."""
+
+    def supports(self, step: Step) -> str | None:
+        layer = layer_of(step.node, lambda n: n not in step.active)
+        if layer is None:
+            return "it is defined for linear operations with a constant weight"
+        return None
+
+    def form(self, step: Step) -> Form:
+        return COEFFICIENT | (RELEVANCE if step.bias == "redistribute" else Form())
+
+    def saves(self, step: Step) -> set[Node]:
+        return {step.node, *step.active}
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        layer = layer_of(call.node, lambda n: n not in call.active)
+        assert layer is not None
+        neurons = Neurons(call, layer, message)
+        sent = self.propagate(neurons)
+        spread = neurons.redistributed()
+        return [sent if spread is None else sent.plus(Message(r=spread))]
+
+    def propagate(self, n: Neurons) -> Message:
+        """The message to the input."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Epsilon(LinearRule):
+    """LRP-ε: R_j = Σ_k z_jk / (z_k + ε sign z_k) R_k (Bach et al. 2015, Eq. 58).
+
+    Args:
+        epsilon: absorbs weak or contradictory relevance; 0 is LRP-0.
+        relative: ε is a multiple of the layer's own scale, the root mean square of z in each sample
+            (Montavon et al. 2019 use 0.25).
+
+    Raises:
+        RuleError: if epsilon is negative or not finite.
+    """
+
+    epsilon: float = 1e-6
+    relative: bool = False
+
+    def __post_init__(self) -> None:
+        check_number(self, "epsilon", self.epsilon)
+
+    def saves(self, step: Step) -> set[Node]:
+        exact = self.epsilon == 0 and not step.form.r and (step.bias != "zero" or _has_no_bias(step))
+        return set() if exact else {step.node}
+
+    def propagate(self, n: Neurons) -> Message:
+        if n.call.node not in self.saves(n.call.step):
+            s = n.message.c
+            assert s is not None
+        else:
+            z = n.z
+            epsilon = self.epsilon * relative_scale(z) if self.relative else self.epsilon or STABILISER
+            if n.message.r is None and n.call.step.bias != "zero" and self.epsilon:
+                size = z.abs()
+                s = n.message.c * size.div_(size + epsilon)  # type: ignore[operator]  # R / (z + ε sign z) where R = c z
+            else:
+                s = n.relevance / stabilise(z, epsilon)
+            n.absorb("stabiliser", lambda: s * sign(z) * epsilon)
+        n.absorb_bias(s, n.b)
+        return Message(c=n.transpose(s, n.w))
+
+
+@dataclass(frozen=True)
+class LRP0(Epsilon):
+    """LRP-0: R_j = Σ_k z_jk / z_k R_k (Bach et al. 2015, Eq. 56). On a ReLU network it is gradient x input."""
+
+    epsilon: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.epsilon != 0 or self.relative:
+            raise RuleError("LRP0 has no ε; use Epsilon(epsilon)")
+
+    def __str__(self) -> str:
+        return "LRP0()"
+
+
+@dataclass(frozen=True)
+class Gamma(LinearRule):
+    """LRP-γ: R_j = Σ_k a_j (w_jk + γ w_jk⁺) / Σ_0,j a_j (w_jk + γ w_jk⁺) R_k (Montavon et al. 2019, §10.2.3).
+
+    Generalised to inputs and outputs of either sign (Andéol et al. 2021): contributions of the sign of z_k are favoured.
+
+    Args:
+        gamma: how much; 0 is LRP-0, infinity LRP-z⁺.
+        stabilizer: added to the denominator with its sign.
+
+    Raises:
+        RuleError: if a parameter is negative or not finite.
+    """
+
+    gamma: float = 0.25
+    stabilizer: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_number(self, "gamma", self.gamma)
+        check_number(self, "stabilizer", self.stabilizer)
+
+    def propagate(self, n: Neurons) -> Message:
+        w, b, relevance = n.w, n.b, n.relevance
+        favour_up, favour_down = w + self.gamma * positive(w), w + self.gamma * negative(w)
+        bias_up = None if b is None else b + self.gamma * positive(b)
+        c = self._branch(n, relevance, favour_up, favour_down, bias_up, lambda z: z >= 0)
+        if not n.call.step.rectified:
+            bias_down = None if b is None else b + self.gamma * negative(b)
+            c = c + self._branch(n, relevance, favour_down, favour_up, bias_down, lambda z: z < 0)
+        return Message(c=c)
+
+    def _branch(
+        self, n: Neurons, relevance: Tensor, up: Tensor, down: Tensor, b: Tensor | None, chosen: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        z = n.forward_by_sign(up, down)
+        z = z if b is None else z + b
+        if not n.call.step.rectified:
+            relevance = torch.where(chosen(n.z), relevance, 0)
+        s = relevance / stabilise(z, self.stabilizer)
+        n.absorb_bias(s, b)
+        n.absorb("stabiliser", lambda: s * sign(z) * self.stabilizer)
+        return n.transpose_by_sign(s, up, down)
+
+
+@dataclass(frozen=True)
+class AlphaBeta(LinearRule):
+    """LRP-αβ: R_j = Σ_k (α z_jk⁺ / z_k⁺ - β z_jk⁻ / z_k⁻) R_k with α - β = 1 (Bach et al. 2015, Eq. 60).
+
+    Where all contributions of a neuron have one sign, that part gets all of its relevance.
+
+    Args:
+        alpha: weight of what speaks for the neuron.
+        beta: weight of what speaks against it.
+        stabilizer: added to each denominator with its sign.
+
+    Raises:
+        RuleError: if α - β is not 1, or a parameter is negative or not finite.
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+    stabilizer: float = 1e-6
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta", "stabilizer"):
+            check_number(self, name, getattr(self, name))
+        if abs(self.alpha - self.beta - 1) > 1e-9:
+            raise RuleError(f"{type(self).__name__}: alpha - beta must be 1, got {self.alpha} - {self.beta}")
+
+    def propagate(self, n: Neurons) -> Message:
+        w, b, relevance = n.w, n.b, n.relevance
+        up, down = positive(w), negative(w)
+        z_up = n.forward_by_sign(up, down)
+        z_up = z_up if b is None else z_up + positive(b)
+        if self.beta == 0:
+            return Message(c=self._part(n, relevance, z_up, up, down, None if b is None else positive(b)))
+        z_down = n.forward_by_sign(down, up)
+        z_down = z_down if b is None else z_down + negative(b)
+        for_up = relevance * torch.where(z_down == 0, 1.0, self.alpha).to(relevance.dtype)
+        for_down = relevance * torch.where(z_up == 0, 1.0, -self.beta).to(relevance.dtype)
+        c = self._part(n, for_up.masked_fill(z_up == 0, 0), z_up, up, down, None if b is None else positive(b))
+        c = c + self._part(
+            n, for_down.masked_fill(z_down == 0, 0), z_down, down, up, None if b is None else negative(b)
+        )
+        n.absorb("stabiliser", lambda: torch.where((z_up == 0) & (z_down == 0), relevance, 0))
+        return Message(c=c)
+
+    def _part(self, n: Neurons, share: Tensor, z: Tensor, up: Tensor, down: Tensor, b: Tensor | None) -> Tensor:
+        s = share / stabilise(z, self.stabilizer or STABILISER)
+        n.absorb_bias(s, b)
+        n.absorb("stabiliser", lambda: share - s * z)
+        return n.transpose_by_sign(s, up, down)
+
+
+@dataclass(frozen=True)
+class ZPlus(AlphaBeta):
+    """LRP-z⁺: R_j = Σ_k z_jk⁺ / Σ_j z_jk⁺ R_k (Montavon et al. 2017); α = 1, β = 0; Excitation Backprop for a >= 0."""
+
+    def __init__(self, stabilizer: float = 1e-6):
+        for name, value in (("alpha", 1.0), ("beta", 0.0), ("stabilizer", stabilizer)):
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+
+    def __str__(self) -> str:
+        return f"ZPlus({self.stabilizer})"
+
+
+@dataclass(frozen=True)
+class InputRule(LinearRule):
+    """A rule whose relevance does not vanish where the input does: it sends relevance itself."""
+
+    stabilizer: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_number(self, "stabilizer", self.stabilizer)
+
+    def form(self, step: Step) -> Form:
+        return RELEVANCE
+
+    def saves(self, step: Step) -> set[Node]:
+        return {step.node} if step.form.c else set()
+
+    def share(self, n: Neurons, z: Tensor) -> Tensor:
+        """s = R / z, stabilised."""
+        relevance = n.relevance
+        s = relevance / stabilise(z, self.stabilizer or STABILISER)
+        n.absorb("stabiliser", lambda: relevance - s * z)
+        return s
+
+
+@dataclass(frozen=True)
+class ZBox(InputRule):
+    """LRP-z^B for inputs within known bounds, such as pixels (Montavon et al. 2017, "Deep Taylor", Table 1).
+
+    R_j = Σ_k (a_j w_jk - l_j w_jk⁺ - h_j w_jk⁻) / Σ_j (a_j w_jk - l_j w_jk⁺ - h_j w_jk⁻) R_k; the bias cancels.
+
+    Args:
+        low: smallest possible value of the input: a number, one per channel, or a tensor in the input's shape.
+        high: largest possible value.
+        stabilizer: added to the denominator with its sign.
+
+    Raises:
+        RuleError: if low exceeds high anywhere.
+    """
+
+    low: Any = -3.0
+    high: Any = 3.0
+
+    def __init__(self, low: Any = -3.0, high: Any = 3.0, stabilizer: float = 1e-6):
+        for name, value in (("low", _bound(low)), ("high", _bound(high)), ("stabilizer", stabilizer)):
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+        low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
+        if not bool((low <= high).all()):
+            raise RuleError("ZBox: low must not exceed high")
+
+    def __str__(self) -> str:
+        return f"ZBox({_short(self.low)}, {_short(self.high)})"
+
+    @classmethod
+    def from_normalization(
+        cls, mean: Sequence[float], std: Sequence[float], low: float = 0.0, high: float = 1.0, stabilizer: float = 1e-6
+    ) -> ZBox:
+        """The bounds of pixels in [low, high] after ``(pixel - mean) / std``, per channel."""
+        mu, sigma = torch.as_tensor(mean, dtype=torch.float64), torch.as_tensor(std, dtype=torch.float64)
+        if not bool((sigma > 0).all()):
+            raise RuleError(f"ZBox.from_normalization: std must be positive, got {list(std)}")
+        return cls(tuple(((low - mu) / sigma).tolist()), tuple(((high - mu) / sigma).tolist()), stabilizer)
+
+    def saves(self, step: Step) -> set[Node]:
+        return {*super().saves(step), *step.active}
+
+    def propagate(self, n: Neurons) -> Message:
+        a, w = n.a, n.w
+        low, high = expand_bound(self.low, a), expand_bound(self.high, a)
+        n.call.run_state.check_bounds(n.call.node, a, low, high)
+        up, down = positive(w), negative(w)
+        s = self.share(n, n.forward(a, w) - n.forward(low, up) - n.forward(high, down))
+        return Message(r=a * n.transpose(s, w) - low * n.transpose(s, up) - high * n.transpose(s, down))
+
+
+@dataclass(frozen=True)
+class WSquare(InputRule):
+    """LRP-w²: R_j = Σ_k w_jk² / Σ_j w_jk² R_k, for unbounded inputs (Montavon et al. 2017); no bias."""
+
+    def propagate(self, n: Neurons) -> Message:
+        return _spread(self, n, n.w.square())
+
+
+@dataclass(frozen=True)
+class Flat(InputRule):
+    """LRP-flat: every connected input gets the same (Lapuschkin et al. 2019); padding is no input."""
+
+    def propagate(self, n: Neurons) -> Message:
+        return _spread(self, n, torch.ones_like(n.w))
+
+
+def _spread(rule: InputRule, n: Neurons, w: Tensor) -> Message:
+    ones = n.call.run_state.like(n.layer.x).fill_(1)
+    return Message(r=n.transpose(rule.share(n, n.forward(ones, w)), w))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parameters
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_number(rule: Rule, name: str, value: Any) -> None:
+    """Raise unless a rule's parameter is a finite number of at least zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise RuleError(f"{type(rule).__name__}: {name} must be a finite number >= 0, got {value!r}")
+
+
+def expand_bound(bound: Any, a: Tensor) -> Tensor:
+    """A number, a value per channel or a whole tensor, in the shape of the input."""
+    values = torch.as_tensor(bound, dtype=a.dtype, device=a.device)
+    if values.ndim == 1 and a.ndim > 2 and len(values) == a.shape[1]:
+        values = values.reshape(-1, *[1] * (a.ndim - 2))
+    try:
+        return values.expand_as(a)
+    except RuntimeError:
+        raise RuleError(
+            f"ZBox: bounds of shape {tuple(values.shape)} do not fit an input of shape {tuple(a.shape)}; give a number, "
+            "one value per channel, or a tensor of the input's shape"
+        ) from None
+
+
+def _bound(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (int, float)):
+        return f"{value:g}"
+    return f"tensor{tuple(value.shape)}" if isinstance(value, Tensor) else "(" + ", ".join(f"{v:.3g}" for v in value) + ")"
+
+
+def _has_no_bias(step: Step) -> bool:
+    layer = layer_of(step.node, lambda n: n not in step.active)
+    return layer is None or layer.bias is None

@@ -1,0 +1,148 @@
+"""Normalisation layers: y = (x - mean) / std * w + b, with the statistics held constant (Ali et al. 2022, "LN-rule").
+
+The division by the standard deviation is then a scaling, the subtraction of the mean a linear operation, and the bias
+keeps its share. Without that, a normalisation would hand on nothing at all: it does not react to the scale of x.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..message import COEFFICIENT, RELEVANCE, STABILISER, Form, Message, sign, stabilise
+from ..passes.instance_norm import standardise
+from .base import Call, Messages, Rule, Step, argument_of, register
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class HoldStatistics(Rule):
+    """LN-rule: the statistics are constants, the rest is LRP-ε (Ali et al. 2022; AttnLRP uses the same).
+
+    Args:
+        epsilon: the ε of the linear rest; 0 by default.
+    """
+
+    epsilon: float = 0.0
+
+    def supports(self, step: Step) -> str | None:
+        if step.node.target not in NORMS:
+            return "it is meant for layer, group, instance and RMS norm"
+        return None if len(step.active) == 1 else "its weight depends on the input"
+
+    def form(self, step: Step) -> Form:
+        return COEFFICIENT | (RELEVANCE if step.bias == "redistribute" and _bias_of(step.node) is not None else Form())
+
+    def saves(self, step: Step) -> set[Node]:
+        exact = self.epsilon == 0 and not step.form.r and (step.bias != "zero" or _bias_of(step.node) is None)
+        return set() if exact else {step.node}
+
+    def forward(self, call: Call) -> Any:
+        return NORMS[call.node.target](call)
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        accumulate, step = call.run_state.accumulate, call.step
+        rstd, weight, bias, groups = call.saved["norm"]
+        bias = None if bias is None or step.bias == "zero" else accumulate(bias)
+        if call.node in self.saves(step):
+            y = accumulate(call.output)
+            relevance = message.relevance(y)
+            z = y - accumulate(call.saved["norm"][2]) if step.bias == "zero" and bias is None and call.saved["norm"][2] is not None else y
+            epsilon = self.epsilon or STABILISER
+            c = relevance / stabilise(z, epsilon)
+            call.book("stabiliser", lambda: c * sign(z) * epsilon)
+        else:
+            assert message.c is not None
+            c = message.c
+        shape = call.shape(call.active[0])
+        g = c if weight is None else c * accumulate(weight)
+        g = groups(g, shape, accumulate(rstd))
+        if bias is None:
+            return [Message(c=g)]
+        if step.bias == "redistribute":
+            # the bias of a feature is shared by the features that were normalised together
+            return [Message(g, groups.mean(c * bias, shape))]
+        call.book("bias", lambda: c * bias)
+        return [Message(c=g)]
+
+
+class Groups:
+    """Which values are normalised together, and whether their mean is subtracted."""
+
+    def __init__(self, dims: tuple[int, ...] | int, centred: bool = True):
+        self.dims, self.centred = dims, centred
+
+    def _grouped(self, g: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        if isinstance(self.dims, int):  # a number of groups of channels
+            return g.reshape(g.shape[0], self.dims, -1), (2,)
+        return g, self.dims
+
+    def __call__(self, g: Tensor, shape: torch.Size, rstd: Tensor) -> Tensor:
+        """The coefficient of x, from that of the scaled output."""
+        g, dims = self._grouped(g)
+        g = g * rstd
+        return (g - g.mean(dims, keepdim=True) if self.centred else g).reshape(shape)
+
+    def mean(self, r: Tensor, shape: torch.Size) -> Tensor:
+        r, dims = self._grouped(r)
+        return r.mean(dims, keepdim=True).expand_as(r).reshape(shape)
+
+
+def _layer_norm(call: Call) -> Tensor:
+    x, shape, weight, bias = (call.value(a) for a in (*call.node.args, None, None)[:4])
+    epsilon = argument_of(call.node, 4, "eps", 1e-5)
+    y, _, rstd = aten.native_layer_norm.default(x, shape, weight, bias, epsilon)
+    call.saved["norm"] = (rstd, weight, bias, Groups(tuple(range(-len(shape), 0))))
+    return y
+
+
+def _rms_norm(call: Call) -> Tensor:
+    x, shape, weight = (call.value(a) for a in (*call.node.args, None)[:3])
+    epsilon = argument_of(call.node, 3, "eps", None)
+    epsilon = torch.finfo(x.dtype).eps if epsilon is None else epsilon
+    dims = tuple(range(-len(shape), 0))
+    # torch computes the statistics of half precision in single precision
+    rstd = torch.rsqrt(call.run_state.accumulate(x).square().mean(dims, keepdim=True) + epsilon)
+    call.saved["norm"] = (rstd, weight, None, Groups(dims, centred=False))
+    return call.run()
+
+
+def _group_norm(call: Call) -> Tensor:
+    x, groups, weight, bias = (call.value(a) for a in (*call.node.args, None, None)[:4])
+    epsilon = argument_of(call.node, 4, "eps", 1e-5)
+    n, channels = x.shape[:2]
+    y, _, rstd = aten.native_group_norm.default(
+        x.contiguous(), weight, bias, n, channels, x[0, 0].numel(), groups, epsilon
+    )
+    per_channel = [None if p is None else p.reshape(-1, *[1] * (x.ndim - 2)) for p in (weight, bias)]
+    call.saved["norm"] = (rstd[..., None], *per_channel, Groups(groups))
+    return y
+
+
+def _standardise(call: Call) -> Tensor:
+    x, weight, bias, epsilon = (call.value(a) for a in call.node.args)
+    dims = tuple(d for d in range(x.ndim) if d != 1)
+    rstd = torch.rsqrt(x.var(dims, correction=0, keepdim=True) + epsilon)
+    per_channel = [None if p is None else p.reshape(-1, *[1] * (x.ndim - 2)) for p in (weight, bias)]
+    call.saved["norm"] = (rstd, *per_channel, Groups(dims))
+    return call.run()
+
+
+def _bias_of(node: Node) -> Any:
+    position = 2 if node.target is standardise else 3
+    return None if node.target is aten.rms_norm.default else argument_of(node, position, "bias")
+
+
+NORMS: dict[Any, Any] = {
+    aten.layer_norm.default: _layer_norm,
+    aten.rms_norm.default: _rms_norm,
+    aten.group_norm.default: _group_norm,
+    standardise: _standardise,
+}
+
+register("norm", HoldStatistics(), *NORMS)

@@ -1,0 +1,180 @@
+"""Pooling. Averages are linear; the maximum goes to the winner, or is shared in proportion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torch.autograd.graph import get_gradient_edge
+from torch.fx import Node
+
+from ..message import COEFFICIENT, STABILISER, Form, Message, stabilise
+from .base import Call, Messages, Rule, Step, register
+from .linear import Epsilon, check_number
+from .structural import LINEAR, Gradient
+
+aten = torch.ops.aten
+
+AVERAGE_OF = {
+    aten.max_pool1d.default: torch.nn.functional.avg_pool1d,
+    aten.max_pool2d.default: torch.nn.functional.avg_pool2d,
+    aten.max_pool3d.default: torch.nn.functional.avg_pool3d,
+}
+
+
+@dataclass(frozen=True)
+class WinnerTakeAll(Gradient):
+    """The maximum of a window gets all of its relevance; at ties the one that torch picks."""
+
+    linear: bool = True
+    moves: bool = True
+
+    def __str__(self) -> str:
+        return "WinnerTakeAll()"
+
+
+@dataclass(frozen=True)
+class Proportional(Rule):
+    """Max pooling explained like a sum: R_j = a_j / Σ_window a R, every value of the window has its share.
+
+    Args:
+        stabilizer: added to the denominator with its sign.
+    """
+
+    stabilizer: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_number(self, "stabilizer", self.stabilizer)
+
+    def supports(self, step: Step) -> str | None:
+        if step.node.target not in AVERAGE_OF:
+            return "it is meant for max pooling"
+        return None if _dilation(step.node) == 1 else "a dilated maximum has no average of the same window"
+
+    def form(self, step: Step) -> Form:
+        return COEFFICIENT
+
+    def saves(self, step: Step) -> set[Node]:
+        return {step.node} if step.form.c else set()
+
+    def forward(self, call: Call) -> Any:
+        x, kernel, *rest = (*call.node.args,)
+        stride, padding, _, ceil_mode = [*rest, *[[], 0, 1, False][len(rest) :]]
+        with torch.enable_grad():
+            source = call.run_state.source(call.value(x))
+            average = AVERAGE_OF[call.node.target](source, kernel, stride or None, padding, ceil_mode)
+            window = float(torch.tensor(kernel).prod()) if len(kernel) > 1 else float(kernel[0]) ** (average.ndim - 2)
+            total = average * window
+        call.saved.update(edge=get_gradient_edge(total), source=get_gradient_edge(source), total=total.detach())
+        return call.run()
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        relevance = message.relevance(call.output if message.c is not None else None)
+        total = call.run_state.accumulate(call.saved["total"])
+        s = relevance / stabilise(total, self.stabilizer or STABILISER)
+        call.book("stabiliser", lambda: relevance - s * total)
+        (c,) = torch.autograd.grad(
+            [call.saved["edge"]],
+            [call.saved["source"]],
+            [s.to(call.saved["total"].dtype)],
+            retain_graph=call.run_state.retain or None,
+            create_graph=call.run_state.differentiable,
+        )
+        return [Message(c=call.run_state.accumulate(c))]
+
+
+@dataclass(frozen=True)
+class Shares(Gradient):
+    """Sums and averages in proportion to their terms, with a stabiliser: R_j = a_j / (Σ a + ε sign) R."""
+
+    linear: bool = True
+    stabilizer: float = 1e-6
+
+    def form(self, step: Step) -> Form:
+        return COEFFICIENT
+
+    def saves(self, step: Step) -> set[Node]:
+        return {*super().saves(step), step.node}
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        z = call.run_state.accumulate(call.output)
+        relevance = message.relevance(z)
+        c = relevance / stabilise(z, self.stabilizer or STABILISER)
+        call.book("stabiliser", lambda: relevance - c * z)
+        return super().backward(call, Message(c))
+
+
+@dataclass(frozen=True)
+class Norm(Rule):
+    """Relevance in proportion to the contributions, with a stabiliser (zennit's ``Norm``): LRP-ε for linear operations,
+    a_j / Σ a for sums and pooling, also for max pooling.
+
+    Args:
+        stabilizer: added to the denominator with its sign.
+    """
+
+    stabilizer: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_number(self, "stabilizer", self.stabilizer)
+
+    def _rule(self, step: Step) -> Rule:
+        if step.kind in ("dense", "convolution", "affine"):
+            return Epsilon(self.stabilizer)
+        return Proportional(self.stabilizer) if step.node.target in AVERAGE_OF else Shares(stabilizer=self.stabilizer)
+
+    def supports(self, step: Step) -> str | None:
+        if step.kind not in ("dense", "convolution", "affine", "add", "pool", "structural", "upsample"):
+            return "it is meant for sums, pooling and linear operations"
+        return self._rule(step).supports(step)
+
+    def form(self, step: Step) -> Form:
+        return self._rule(step).form(step)
+
+    def saves(self, step: Step) -> set[Node]:
+        return self._rule(step).saves(step)
+
+    def forward(self, call: Call) -> Any:
+        return self._rule(call.step).forward(call)
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        return self._rule(call.step).backward(call, message)
+
+
+def _dilation(node: Node) -> int:
+    dilation: Any = node.args[4] if len(node.args) > 4 else node.kwargs.get("dilation", 1)
+    return dilation if isinstance(dilation, int) else max(dilation)
+
+
+register(
+    "pool",
+    WinnerTakeAll(),
+    aten.max_pool1d.default,
+    aten.max_pool2d.default,
+    aten.max_pool3d.default,
+    aten.max_pool1d_with_indices.default,
+    aten.max_pool2d_with_indices.default,
+    aten.max_pool3d_with_indices.default,
+    aten.adaptive_max_pool1d.default,
+    aten.adaptive_max_pool2d.default,
+    aten.adaptive_max_pool3d.default,
+    aten.fractional_max_pool2d.default,
+)
+register(
+    "pool",
+    LINEAR,
+    aten.avg_pool1d.default,
+    aten.avg_pool2d.default,
+    aten.avg_pool3d.default,
+    aten.adaptive_avg_pool1d.default,
+    aten.adaptive_avg_pool2d.default,
+    aten.adaptive_avg_pool3d.default,
+    aten._adaptive_avg_pool2d.default,
+    aten._adaptive_avg_pool3d.default,
+)
+
+__all__ = ["Norm", "Proportional", "WinnerTakeAll"]
+
+

@@ -1,0 +1,116 @@
+"""Products. A factor that is a constant scales; factors that are all active share the relevance equally.
+
+With halves, ``(x1 * x2) * x3`` and ``x1 * (x2 * x3)`` give different answers: the plan shows which one a model has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Node
+
+from ..errors import RuleError
+from .base import Step, argument_of, nodes_in, register
+from .structural import Gradient
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Uniform(Gradient):
+    """Every active factor of a product gets the same share (AttnLRP Prop. 3.2 and 3.3: one half each)."""
+
+    linear: bool = True
+
+    def __str__(self) -> str:
+        return "Uniform()"
+
+    def supports(self, step: Step) -> str | None:
+        return None if step.node.target in PRODUCTS else "it shares relevance among the factors of a product"
+
+    def constants(self, step: Step) -> list[Node]:
+        # a constant factor only scales: it has no share; a bias beside the product has one
+        beside = step.node.args[2:3] if step.node.target in LAYERS else ()
+        return [n for n in beside if isinstance(n, Node) and n not in step.active]
+
+    def factor(self, step: Step, node: Node) -> float:
+        factors = sum(n in step.active for n in nodes_in(step.node.args))  # x * x has two
+        return 1.0 / max(1, factors)
+
+
+@dataclass(frozen=True)
+class Signal(Uniform):
+    """All relevance to one factor, the signal; the others only gate it (Arras et al. 2017, "signal-take-all").
+
+    Args:
+        position: which argument of the product is the signal, 0 or 1.
+
+    Raises:
+        RuleError: if the position is neither.
+    """
+
+    position: int = 0
+
+    def __post_init__(self) -> None:
+        if self.position not in (0, 1):
+            raise RuleError(f"Signal: position must be 0 or 1, got {self.position!r}")
+
+    def __str__(self) -> str:
+        return f"Signal({self.position})"
+
+    def carries(self, step: Step, node: Node) -> bool:
+        return node is step.node.args[self.position]
+
+    def factor(self, step: Step, node: Node) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Quotient(Uniform):
+    """x / y: the divisor is a scale, held constant; all relevance goes to the dividend."""
+
+    def __str__(self) -> str:
+        return "Quotient()"
+
+    def supports(self, step: Step) -> str | None:
+        return None if step.kind == "quotient" else "it is meant for divisions"
+
+    def carries(self, step: Step, node: Node) -> bool:
+        return node is argument_of(step.node, 0, "self")
+
+    def factor(self, step: Step, node: Node) -> float:
+        return 1.0
+
+
+UNIFORM = Uniform()
+
+LAYERS = {
+    aten.linear.default,
+    aten.conv1d.default,
+    aten.conv2d.default,
+    aten.conv3d.default,
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+}
+PRODUCTS = {
+    *LAYERS,
+    aten.mul.Tensor,
+    aten.mul.Scalar,
+    aten.multiply.Tensor,
+    aten.matmul.default,
+    aten.mm.default,
+    aten.bmm.default,
+    aten.mv.default,
+    aten.dot.default,
+    aten.einsum.default,
+    aten.bilinear.default,
+    aten.prod.dim_int,
+    aten.outer.default,
+    aten.kron.default,
+    aten.cross.default,
+    aten.linalg_cross.default,
+}
+register("product", UNIFORM, *PRODUCTS)
+register("quotient", Quotient(), aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor)

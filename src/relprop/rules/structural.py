@@ -1,0 +1,317 @@
+"""Operations that are linear in their inputs: their rule is their vector-Jacobian product, which torch knows.
+
+With ``R = a * c`` an operation that moves, adds or averages values hands ``c`` back through its own gradient: LRP-0
+without a division. The operation is run once, under autograd, cut off from its neighbours, so that autograd keeps
+what its own gradient needs and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
+from torch.fx import Node
+
+from ..graph import is_float
+from ..message import COEFFICIENT, STABILISER, Form, Message, stabilise
+from .base import Call, Messages, Rule, Step, register
+
+aten = torch.ops.aten
+
+
+class Source(torch.autograd.Function):
+    """Where a local gradient ends. It holds no reference to the value, so the value can be freed."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, anchor: Tensor) -> Tensor:  # noqa: ARG004
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # noqa: ARG004
+        return None, None
+
+
+@dataclass(frozen=True)
+class Gradient(Rule):
+    """The vector-Jacobian product: exact LRP-0 for linear operations, gradient x input for any other (Eq. 56).
+
+    For an operation that is not linear, what the gradient does not explain is booked as its remainder.
+    """
+
+    linear: bool = False
+    """The output is linear in the tensors that enter: constants among them have a share of their own."""
+    fills: bool = False
+    """A fixed number may take the place of values; its share is booked as a constant."""
+    moves: bool = False
+    """The operation only rearranges values, so relevance itself can be sent through it."""
+
+    def __str__(self) -> str:
+        return type(self).__name__ if not self.linear else "linear"
+
+    def form(self, step: Step) -> Form:
+        return step.form if self.moves else COEFFICIENT
+
+    def saves(self, step: Step) -> set[Node]:
+        saved: set[Node] = set()
+        if step.form.r and not self.moves:
+            saved.add(step.node)
+        if step.accounting:
+            saved |= set(self.constants(step))
+            saved |= {step.node, *step.active} if self.fills or not self.linear else set()
+        return saved
+
+    def constants(self, step: Step) -> list[Node]:
+        """Inputs that get no relevance though they are part of the sum: their share is booked."""
+        return constant_inputs(step) if self.linear else []
+
+    def factor(self, step: Step, node: Node) -> float:
+        """What part of the relevance an input gets when several share it."""
+        return 1.0
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def forward(self, call: Call) -> Any:
+        nodes = [*call.active, *(self.constants(call.step) if call.step.accounting else [])]
+        with torch.enable_grad():
+            sources = {n: call.run_state.source(call.value(n)) for n in nodes}
+            output = call.run(sources)
+        call.saved["inputs"] = {n: get_gradient_edge(v) for n, v in sources.items()}
+        outputs = output if isinstance(output, (tuple, list)) else [output]
+        call.saved["outputs"] = [
+            (get_gradient_edge(o), o.dtype) if isinstance(o, Tensor) and o.requires_grad else None for o in outputs
+        ]
+        return torch.utils._pytree.tree_map_only(Tensor, call.run_state.detach, output)
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        messages = call.messages or {0: message}
+        if not self.moves:
+            messages = {i: self._coefficient(call, i, m) for i, m in messages.items()}
+        c = self._pull_back(call, {i: m.c for i, m in messages.items()})
+        r = self._pull_back(call, {i: m.r for i, m in messages.items()})
+        for node in self.constants(call.step):
+            if call.step.accounting and (share := c.get(node)) is not None:
+                kind = self.constant_kind(call, node)
+                call.book(kind, lambda n=node, s=share: _finite(call.value(n), s), node=node)  # type: ignore[misc]
+        sent = []
+        for node in call.active:
+            factor = self.factor(call.step, node)
+            part = Message(c.get(node), r.get(node))
+            sent.append(part if factor == 1 else part.scaled(factor))
+        if self.fills or not self.linear:
+            self._book_remainder(call, "constant" if self.fills else "remainder", messages, sent)
+        return sent
+
+    def constant_kind(self, call: Call, node: Node) -> str:
+        """How the share of a constant is booked."""
+        return "parameter" if node in call.run_state.plan.graph.constants else "input"
+
+    def _pull_back(self, call: Call, gradients: dict[int, Tensor | None]) -> dict[Node, Tensor]:
+        edges, given = [], []
+        for i, g in gradients.items():
+            output = call.saved["outputs"][i]
+            if g is not None and output is not None:
+                edge, dtype = output
+                edges.append(edge)
+                given.append(g.to(dtype))
+        nodes, inputs = list(call.saved["inputs"]), list(call.saved["inputs"].values())
+        if not edges or not nodes:
+            return {}
+        run = call.run_state
+        pulled = torch.autograd.grad(
+            edges, inputs, given, retain_graph=run.retain or None, create_graph=run.differentiable, allow_unused=True
+        )
+        return {n: run.accumulate(g) for n, g in zip(nodes, pulled, strict=True) if g is not None}
+
+    def _coefficient(self, call: Call, index: int, message: Message) -> Message:
+        """Relevance as a coefficient: the one division by an activation, stabilised and booked."""
+        if message.r is None:
+            return message
+        output = call.output
+        a = call.run_state.accumulate(output[index] if isinstance(output, (tuple, list)) else output)
+        c = message.r / stabilise(a, STABILISER)
+        if not isinstance(output, (tuple, list)):
+            call.book("conversion", lambda: message.r - a * c)  # type: ignore[operator]
+        return Message(c if message.c is None else c + message.c)
+
+    def _book_remainder(self, call: Call, kind: str, messages: dict[int, Message], sent: Messages) -> None:
+        """Book the relevance of the output less that of the inputs."""
+        if call.run_state.ledger is None:
+            return
+        output = call.output
+        for i, m in messages.items():
+            value = output[i] if isinstance(output, (tuple, list)) else output
+            call.book(kind, lambda m=m, v=value: _relevance(v, m))  # type: ignore[misc]
+        for node, m in zip(call.active, sent, strict=True):
+            if m:
+                call.book(kind, lambda m=m, n=node: -_relevance(call.value(n), m), node=node)  # type: ignore[misc]
+
+
+def _relevance(a: Tensor, message: Message) -> Tensor:
+    """The relevance of ``a``, where a coefficient of zero also silences an infinite activation (a mask's -inf)."""
+    if message.c is None:
+        return message.relevance(a)
+    product = _finite(a, message.c)
+    return product if message.r is None else product + message.r
+
+
+def _finite(a: Tensor, c: Tensor) -> Tensor:
+    """``a * c``, where a coefficient of zero also silences an infinite activation (a mask's -inf)."""
+    return torch.where(c == 0, 0, a * c)
+
+
+def constant_inputs(step: Step) -> list[Node]:
+    """Floating-point inputs of a step that get no relevance, though they are part of the sum."""
+    return [n for n in step.node.all_input_nodes if n not in step.active and is_float(n)]
+
+
+LINEAR = Gradient(linear=True)
+MOVES = Gradient(linear=True, moves=True)
+FILLS = Gradient(linear=True, moves=True, fills=True)
+
+register(
+    "structural",
+    MOVES,
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.unflatten.int,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+    aten.expand.default,
+    aten.permute.default,
+    aten.transpose.int,
+    aten.t.default,
+    aten.numpy_T.default,
+    aten.mT.default,
+    aten.movedim.int,
+    aten.select.int,
+    aten.slice.Tensor,
+    aten.narrow.default,
+    aten.index.Tensor,
+    aten.index_select.default,
+    aten.gather.default,
+    aten.take_along_dim.default,
+    aten.diagonal.default,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.chunk.default,
+    aten.unbind.int,
+    aten.stack.default,
+    aten.cat.default,
+    aten.flip.default,
+    aten.roll.default,
+    aten.rot90.default,
+    aten.repeat.default,
+    aten.tile.default,
+    aten.repeat_interleave.self_int,
+    aten.repeat_interleave.self_Tensor,
+    aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default,
+    aten.channel_shuffle.default,
+    aten.unfold.default,
+    aten.im2col.default,
+    aten.alias.default,
+    aten.clone.default,
+    aten._to_copy.default,
+    aten.to.dtype,
+    aten.type_as.default,
+    aten.tril.default,
+    aten.triu.default,
+    aten.slice_scatter.default,
+    aten.select_scatter.default,
+    aten.index_put.default,
+    aten.scatter.src,
+    aten.masked_select.default,
+    aten.where.self,
+    aten.sort.default,
+    aten.sort.stable,
+    aten.topk.default,
+    aten.max.dim,
+    aten.min.dim,
+    aten.kthvalue.default,
+    aten.median.dim,
+    aten.unsafe_split.Tensor,
+    aten.as_strided.default,
+    aten.atleast_1d.default,
+    aten.atleast_2d.default,
+    aten.atleast_3d.default,
+)
+register(
+    "structural",
+    LINEAR,
+    aten.mean.dim,
+    aten.mean.default,
+    aten.sum.default,
+    aten.sum.dim_IntList,
+    aten.cumsum.default,
+    aten.diff.default,
+    aten.neg.default,
+    aten.col2im.default,
+    aten.index_add.default,
+    aten.scatter_add.default,
+    aten.scatter_reduce.two,
+    aten.segment_reduce.default,
+    aten.trace.default,
+    aten.amax.default,
+    aten.amin.default,
+    aten.max.default,
+    aten.min.default,
+    aten.complex.default,
+    aten.view_as_real.default,
+    aten.view_as_complex.default,
+    aten.fft_fft.default,
+    aten.fft_ifft.default,
+    aten.fft_rfft.default,
+    aten.fft_irfft.default,
+    aten.fft_fft2.default,
+    aten.fft_ifft2.default,
+    aten.fft_fftn.default,
+    aten.fft_rfft2.default,
+    aten.fft_irfft2.default,
+    aten.real.default,
+    aten.imag.default,
+    aten.copy.default,
+    aten.maximum.default,
+    aten.minimum.default,
+    aten.max.other,
+    aten.min.other,
+    aten.lerp.Scalar,
+)
+register(
+    "structural",
+    FILLS,
+    aten.pad.default,
+    aten.constant_pad_nd.default,
+    aten.masked_fill.Scalar,
+    aten.masked_fill.Tensor,
+    aten.where.ScalarOther,
+    aten.where.ScalarSelf,
+    aten.scatter.value,
+)
+register(
+    "upsample",
+    LINEAR,
+    aten.upsample_nearest1d.vec,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_nearest3d.vec,
+    aten._upsample_nearest_exact1d.vec,
+    aten._upsample_nearest_exact2d.vec,
+    aten._upsample_nearest_exact3d.vec,
+    aten.upsample_linear1d.vec,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_trilinear3d.vec,
+    aten.upsample_bicubic2d.vec,
+    aten._upsample_bilinear2d_aa.vec,
+    aten._upsample_bicubic2d_aa.vec,
+    aten.grid_sampler.default,
+    aten.grid_sampler_2d.default,
+    aten.grid_sampler_3d.default,
+)
+
+__all__ = ["FILLS", "LINEAR", "MOVES", "Gradient", "constant_inputs"]

@@ -1,0 +1,242 @@
+"""Selectors: which operations of the graph a rule is for. They combine with ``&``, ``|`` and ``~``.
+
+"First", "last" and depth are decided in the graph, not by the order in which modules were defined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from .errors import SelectionError
+from .graph import Graph, module_stack
+from .rules.base import TABLE
+from .rules.layers import layer_of
+
+LINEAR_KINDS = ("dense", "convolution")
+
+
+@dataclass
+class Scope:
+    """The active part of a graph, as selectors see it."""
+
+    graph: Graph
+    nodes: list[Node]
+    """Active operations between the explained inputs and the output, in order."""
+    kinds: dict[Node, str] = field(default_factory=dict)
+    _matches: dict[Any, set[Node]] = field(default_factory=dict)
+    _depths: dict[Node, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.kinds = {n: self._kind(n) for n in self.nodes}
+
+    def _kind(self, node: Node) -> str:
+        layer = layer_of(node, lambda n: not isinstance(n, Node) or n in self.graph.constants)
+        if layer is not None:
+            return layer.kind
+        entry = TABLE.get(node.target)
+        return entry.kind if entry else "unknown"
+
+    def matches(self, selector: Selector) -> set[Node]:
+        """All active operations that a selector matches."""
+        if selector not in self._matches:
+            self._matches[selector] = {n for n in self.nodes if selector.test(n, self)}
+        return self._matches[selector]
+
+    def without_before(self, chosen: set[Node], backwards: bool = False) -> set[Node]:
+        """Those of the chosen nodes that have no chosen node before them (behind them, if backwards)."""
+        order = list(reversed(self.nodes)) if backwards else self.nodes
+        active = set(self.nodes)
+        reached: set[Node] = set()
+        for node in order:
+            before = node.users if backwards else node.all_input_nodes
+            if any(n in active and (n in reached or n in chosen) for n in before):
+                reached.add(node)
+        return chosen - reached
+
+    def depth(self, node: Node) -> float:
+        """Where a node is between input (0) and output (1), counted in linear operations on the longest path."""
+        if not self._depths:
+            count: dict[Node, int] = {}
+            for n in self.nodes:
+                before = [count[m] + (self.kinds[m] in LINEAR_KINDS) for m in n.all_input_nodes if m in count]
+                count[n] = max(before, default=0)
+            last = max((count[n] for n in self.nodes if self.kinds[n] in LINEAR_KINDS), default=0)
+            self._depths = {n: min(1.0, count[n] / last) if last else 0.0 for n in self.nodes}
+        return self._depths[node]
+
+
+@dataclass(frozen=True)
+class Selector:
+    """A condition on an operation. ``str()`` gives the expression that made it."""
+
+    name: str
+    test: Callable[[Node, Scope], bool] = field(compare=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __and__(self, other: Selector) -> Selector:
+        return Selector(f"({self} & {other})", lambda n, s: n in s.matches(self) and n in s.matches(other))
+
+    def __or__(self, other: Selector) -> Selector:
+        return Selector(f"({self} | {other})", lambda n, s: n in s.matches(self) or n in s.matches(other))
+
+    def __invert__(self) -> Selector:
+        return Selector(f"~{self}", lambda n, s: n not in s.matches(self))
+
+
+def _of_kind(name: str, *kinds: str) -> Selector:
+    return Selector(name, lambda n, s: s.kinds[n] in kinds)
+
+
+def convolution() -> Selector:
+    """Convolutions and transposed convolutions of any dimension, with constant weights."""
+    return _of_kind("convolution()", "convolution")
+
+
+def dense() -> Selector:
+    """Dense layers: ``linear`` and products with a constant matrix."""
+    return _of_kind("dense()", "dense")
+
+
+def linear() -> Selector:
+    """Either of :func:`convolution` and :func:`dense`."""
+    return _of_kind("linear()", *LINEAR_KINDS)
+
+
+def affine() -> Selector:
+    """Batch norms that could not be folded into a linear operation."""
+    return _of_kind("affine()", "affine")
+
+
+def activation() -> Selector:
+    """Elementwise functions."""
+    return _of_kind("activation()", "activation")
+
+
+def add() -> Selector:
+    """Sums and differences."""
+    return _of_kind("add()", "add")
+
+
+def product() -> Selector:
+    """Products of tensors of which none is a constant weight."""
+    return _of_kind("product()", "product")
+
+
+def pool() -> Selector:
+    """Maximum and average pooling."""
+    return _of_kind("pool()", "pool")
+
+
+def average_pool() -> Selector:
+    """Average pooling only."""
+    return Selector("average_pool()", lambda n, s: s.kinds[n] == "pool" and "avg" in str(n.target))
+
+
+def norm() -> Selector:
+    """Layer, group, instance and RMS norms."""
+    return _of_kind("norm()", "norm")
+
+
+def gate() -> Selector:
+    """Sigmoids and their like that only scale another active tensor: the gates of gated products.
+
+    Those are the activations of which the only use is as a factor of a product of two active tensors, and whose
+    values are bounded or smooth gates (sigmoid, hardsigmoid, SiLU, GELU).
+    """
+
+    def test(node: Node, scope: Scope) -> bool:
+        name = str(node.target)
+        is_gate = scope.kinds[node] == "activation" and any(g in name for g in ("sigmoid", "silu", "gelu", "swish"))
+        users = [u for u in node.users if u in scope.kinds]
+        return is_gate and bool(users) and all(scope.kinds[u] == "product" for u in users)
+
+    return Selector("gate()", test)
+
+
+def softmax() -> Selector:
+    """Softmax functions that stand alone, such as those of hand-written attention."""
+    return _of_kind("softmax()", "softmax")
+
+
+def attention() -> Selector:
+    """Fused attention (``scaled_dot_product_attention``)."""
+    return _of_kind("attention()", "attention")
+
+
+def recurrent() -> Selector:
+    """LSTM, GRU and RNN layers."""
+    return _of_kind("recurrent()", "recurrent")
+
+
+def module(pattern: str) -> Selector:
+    """Operations called within modules whose path matches a pattern: ``"layer3.*"``, ``"*.mlp"``, ``"fc"``."""
+    return Selector(f"module({pattern!r})", lambda n, s: in_module(n, pattern))
+
+
+def module_type(kind: type | str) -> Selector:
+    """Operations called within modules of a type, given as a class or by its name."""
+    name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+
+    def test(node: Node, scope: Scope) -> bool:
+        return any(t == name or t.rpartition(".")[2] == name for _, t in module_stack(node))
+
+    return Selector(f"module_type({name.rpartition('.')[2]})", test)
+
+
+def op(*operations: Any) -> Selector:
+    """Operations by what is called, such as ``torch.ops.aten.conv2d.default``."""
+    targets: set[Any] = set()
+    for operation in operations:
+        if isinstance(operation, torch._ops.OpOverloadPacket):
+            targets |= {getattr(operation, name) for name in operation.overloads()}
+        else:
+            targets.add(operation)
+    return Selector(f"op({', '.join(str(o) for o in operations)})", lambda n, s: n.target in targets)
+
+
+def first(selector: Selector) -> Selector:
+    """Those with no other match on any path from the inputs."""
+    return Selector(f"first({selector})", lambda n, s: n in s.without_before(s.matches(selector)))
+
+
+def last(selector: Selector) -> Selector:
+    """Those with no other match on any path to the output."""
+    return Selector(f"last({selector})", lambda n, s: n in s.without_before(s.matches(selector), backwards=True))
+
+
+def depth(low: float, high: float) -> Selector:
+    """Operations whose depth is in [low, high), counted in linear operations: 0 is the input, 1 the output.
+
+    Raises:
+        SelectionError: if the range is empty or reaches outside [0, 1].
+    """
+    if not 0 <= low < high <= 1:
+        raise SelectionError(f"depth takes 0 <= low < high <= 1, got {low} and {high}")
+    return Selector(f"depth({low:g}, {high:g})", lambda n, s: low <= s.depth(n) < high or (high == s.depth(n) == 1))
+
+
+def everything() -> Selector:
+    """Every operation."""
+    return Selector("everything()", lambda n, s: True)
+
+
+def in_module(node: Node, pattern: str) -> bool:
+    """Whether a node was called by, or within, a module whose path matches."""
+    stacks = [module_stack(node)]
+    if node.meta.get("also_module"):
+        stacks.append(_stack(node.meta["also_module"]))
+    paths = {path for stack in stacks for path, _ in stack}
+    paths |= {path.partition("@")[0] for path in paths}
+    return any(fnmatchcase(path, pattern) for path in paths)
+
+
+def _stack(meta: Any) -> list[tuple[str, str]]:
+    return [(path, str(kind)) for path, kind in meta.values()]

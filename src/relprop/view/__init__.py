@@ -1,0 +1,18 @@
+"""What a person sees of relevance: heatmaps, overlays, figures, time series and coloured text.
+
+Nothing here knows of models: every function takes tensors or numpy arrays, and draws through matplotlib and pillow,
+which `pip install "relprop[image]"` brings and which are imported at the first picture. Zero is always the centre of
+the colours and both signs have the same scale, so that the sign of a colour is never in doubt.
+
+    picture = view.overlay(relevance, image)               # uint8 RGB, pixel by pixel
+    fig = view.figure(relevance, image, title="tabby")     # image | relevance | overlay, with a colour bar
+    view.save("cat.png", fig)
+"""
+
+from relprop.view.arrays import stretch
+from relprop.view.image import figure, heatmap, overlay
+from relprop.view.save import png, save
+from relprop.view.series import series
+from relprop.view.tokens import tokens_figure, tokens_html
+
+__all__ = ["figure", "heatmap", "overlay", "png", "save", "series", "stretch", "tokens_figure", "tokens_html"]

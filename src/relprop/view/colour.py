@@ -1,0 +1,88 @@
+"""From signed numbers to colours: zero is the exact centre of the map, and -x is as far from it as +x."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from relprop.view._extra import image_extra
+from relprop.view.arrays import RGB, Floats
+
+if TYPE_CHECKING:
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+ColourMap: TypeAlias = "str | Colormap"
+
+# An even number of entries has no middle one, and zero would come out slightly pink; 511 gives each sign the 255 steps
+# that a byte can hold.
+_ENTRIES = 511
+
+
+def colour_map(cmap: ColourMap) -> Colormap:
+    """The matplotlib colour map of that name, or "coldhot", with an entry of its own for zero.
+
+    Raises:
+        ValueError: matplotlib has no map of that name.
+    """
+    with image_extra():
+        import matplotlib
+        from matplotlib.colors import LinearSegmentedColormap
+    if cmap == "coldhot":  # matplotlib's dark-centred maps do not reach black
+        return LinearSegmentedColormap.from_list("coldhot", ["cyan", "blue", "black", "red", "yellow"], N=_ENTRIES)
+    if not isinstance(cmap, str):
+        return cmap.resampled(_ENTRIES)
+    if cmap not in matplotlib.colormaps:
+        raise ValueError(
+            f"cmap={cmap!r} is no colour map; take 'seismic' or 'bwr' (white centre), 'coldhot' (black centre) "
+            "or another name in matplotlib.colormaps"
+        )
+    return matplotlib.colormaps[cmap].resampled(_ENTRIES)
+
+
+def limits(relevance: Floats, *, scale: float | None, percentile: float | None, shared: bool = False) -> Floats:
+    """The magnitude that gets the last colour: one for each of the B samples of relevance [B, ...].
+
+    `scale` if given; else the `percentile` of the magnitudes that are not zero (most pixels of a sparse map are); else
+    the largest magnitude. A map of zeros gets 1, so that all of it is the centre.
+
+    Raises:
+        ValueError: `scale` or `percentile` is out of range, or both are given.
+    """
+    if scale is not None and percentile is not None:
+        raise ValueError(f"scale={scale} and percentile={percentile} both set the end of the colours; give one")
+    if scale is not None and not (np.isfinite(scale) and scale > 0):
+        raise ValueError(f"scale={scale}; it is the magnitude of the last colour, a finite number above 0")
+    if percentile is not None and not 0 < percentile <= 100:
+        raise ValueError(f"percentile={percentile}; it lies in (0, 100]")
+    if scale is not None:
+        return np.full(len(relevance), float(scale))
+    groups = np.abs(relevance).reshape(1 if shared else len(relevance), -1)
+    found = [_limit(magnitudes[magnitudes > 0], percentile) for magnitudes in groups]
+    return np.broadcast_to(np.array(found), len(relevance))
+
+
+def _limit(magnitudes: Floats, percentile: float | None) -> float:
+    if magnitudes.size == 0:
+        return 1.0
+    return float(np.percentile(magnitudes, 100 if percentile is None else percentile))
+
+
+def colours(values: Floats, limit: float, cmap: ColourMap) -> RGB:
+    """Values [...] as RGB bytes [..., 3]: -limit and below the first colour of the map, +limit and above the last."""
+    position = (np.clip(values / limit, -1, 1) + 1) / 2  # dividing first keeps subnormal and huge limits exact
+    rgba = np.asarray(colour_map(cmap)(position))
+    return np.rint(255 * rgba[..., :3]).astype(np.uint8)  # matplotlib's own bytes are truncated, not rounded
+
+
+def colour_bar(fig: Figure, values: Floats, limit: float, cmap: ColourMap, **place: Any) -> Colorbar:
+    """Add a colour bar in units of relevance; it ends in arrows if some of the values are beyond the limit."""
+    with image_extra():
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+    beyond = "both" if np.abs(values).max() > limit else "neither"
+    key = ScalarMappable(Normalize(-limit, limit), colour_map(cmap))
+    ticks = [-limit, -limit / 2, 0, limit / 2, limit]
+    return fig.colorbar(key, ticks=ticks, format="%.3g", extend=beyond, **place)
