@@ -5,9 +5,11 @@ Tests named ``test_reference_*`` need no engine.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import warnings
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -86,8 +88,14 @@ INPUTS = ("signed", "non_negative")
 
 def make(layer: str, seed: int = 0, catalogue: dict = LAYERS) -> tuple[nn.Module, tuple[int, ...]]:
     build, shape = catalogue[layer]
-    torch.manual_seed(seed)
-    return build().double(), shape
+    key = (layer, seed)
+    if key not in MADE:
+        torch.manual_seed(seed)
+        MADE[key] = build().double()
+    return MADE[key], shape
+
+
+MADE: dict[tuple[str, int], nn.Module] = {}
 
 
 def draw(kind: str, shape: tuple[int, ...], seed: int = 1, batch: int = BATCH) -> Tensor:
@@ -118,9 +126,15 @@ def ours(rule: ref.Rule):
 
 
 def engine(model: nn.Module, rule: ref.Rule, policy: str = "absorb"):
+    """relprop under one rule; what was captured of a model is shared among the rules."""
     import relprop
 
-    return relprop.LRP(model, composite=ours(rule), bias=policy)
+    if model not in CAPTURED:
+        CAPTURED[model] = relprop.LRP(model)
+    return CAPTURED[model].using(ours(rule), bias=policy)
+
+
+CAPTURED: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
 
 
 def assert_same(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> None:
@@ -227,6 +241,7 @@ def test_layer_with_unconnected_outputs(layer: str, rule: str, policy: str) -> N
 def test_weights_of_zero_count_as_connections(rule: str) -> None:
     """Flat and the equal shares of "redistribute" follow the structure, not the values of the weights."""
     module, shape = make("conv1d_stride_padding")
+    module = copy.deepcopy(module)
     with torch.no_grad():
         module.weight[:, 0, 1] = 0
     for policy in ref.POLICIES:
@@ -463,7 +478,7 @@ def seed_for_zennit(layer: ref.Affine, x: Tensor, name: str, policy: str) -> tup
     """y and v, where v is zero for outputs that zennit treats differently: those with one empty part."""
     y = layer.forward(x)
     v = weights_of_output(y)
-    if isinstance(ZENNIT[name][0], ref.AlphaBeta | ref.ZPlus):
+    if isinstance(ZENNIT[name][0], ref.AlphaBeta):
         up, down = ref.parts_filled(layer, x, policy)
         v = v * up * down
     return y, v

@@ -73,11 +73,14 @@ class LRP:
     def __init__(
         self, model: nn.Module | ExportedProgram | str | Path, composite: Any = "auto", *, bias: str = "absorb"
     ):
+        self._configure(composite, bias)
+        self._capturer = Capturer(model)
+
+    def _configure(self, composite: Any, bias: str) -> None:
         if bias not in BIAS_POLICIES:
             raise ValueError(f"bias must be one of {', '.join(map(repr, BIAS_POLICIES))}, got {bias!r}")
         self.composite = of(composite)
         self.bias = bias
-        self._capturer = Capturer(model)
         self._plans: dict[Any, tuple[Graph, Plan]] = {}
 
     # -- the public face ----------------------------------------------------------------------------------------------
@@ -150,6 +153,13 @@ class LRP:
             inputs=values,
             relevances=hidden,
         )
+
+    def using(self, composite: Any = "auto", *, bias: str | None = None) -> LRP:
+        """The same model under another composite or bias policy; what was captured is shared, not captured again."""
+        other = LRP.__new__(LRP)
+        LRP._configure(other, composite, self.bias if bias is None else bias)
+        other._capturer = self._capturer
+        return other
 
     def plan(self, inputs: Any, *, wrt: Any = None) -> Plan:
         """The rule of every operation, node by node, before anything runs. ``print`` it."""

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-STABILISER = 1e-9
-"""Keeps the conversion of relevance into a coefficient finite; what it absorbs is in the ledger."""
+
+def stabiliser(dtype: torch.dtype) -> float:
+    """Keeps the conversion of relevance into a coefficient finite; what it absorbs is in the ledger."""
+    return 1e-15 if dtype == torch.float64 else 1e-9
 
 
 class Form(NamedTuple):
@@ -61,6 +63,11 @@ class Message(NamedTuple):
 def stabilise(z: Tensor, epsilon: float | Tensor) -> Tensor:
     """``z + epsilon * sign(z)`` with sign(0) = +1."""
     return z + sign(z) * epsilon
+
+
+def divide(relevance: Tensor, a: Tensor) -> Tensor:
+    """Relevance as a coefficient, R / a: the one division by an activation, stabilised."""
+    return relevance / stabilise(a, stabiliser(a.dtype))
 
 
 def sign(z: Tensor) -> Tensor:

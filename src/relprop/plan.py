@@ -255,7 +255,7 @@ def _assign_forms(plan: Plan) -> None:
 def _is_rectified(plan: Plan, step: Step) -> bool:
     """Whether the message is zero wherever the output is negative: a ReLU in coefficient form is its only user."""
     users = list(step.node.users)
-    if len(users) != 1 or step.node in plan.roots or step.form != COEFFICIENT:
+    if len(users) != 1 or step.node in plan.roots or step.form != COEFFICIENT or step.bias == "zero":
         return False
     behind = plan.steps.get(users[0])
     return behind is not None and behind.node.target is aten.relu.default and isinstance(behind.rule, Identity)
@@ -266,7 +266,8 @@ def _schedule(plan: Plan, keep: set[Node]) -> None:
     position = {node: i for i, node in enumerate(plan.graph.nodes)}
     plan.order = [n for n in plan.graph.nodes if calls(n)]
     for step in plan.steps.values():
-        if step.rectified and step.kind in ("dense", "convolution", "affine") and step.node not in keep:
+        layer = step.kind in ("dense", "convolution", "affine")
+        if step.rectified and layer and not step.rule.exact_output and step.node not in keep:
             plan.aliases[step.node] = next(iter(step.node.users))
     first_need: dict[Node, Node] = {}
     for step in plan.steps.values():

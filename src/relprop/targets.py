@@ -15,7 +15,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from .errors import TargetError
-from .message import STABILISER, stabilise
+from .message import divide
 
 Target = Any
 
@@ -64,7 +64,7 @@ def seed_of(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], 
     """
     seed = _from_function(target, leaves, unflatten) if callable(target) else _from_index(target, leaves, unflatten)
     if kind == "unit":
-        scale = 1 / stabilise(seed.value, STABILISER)
+        scale = divide(torch.ones_like(seed.value), seed.value)
         seed.coefficients = {i: c * _along_batch(scale, c) for i, c in seed.coefficients.items()}
         seed.value = torch.ones_like(seed.value)
     return seed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 from ..graph import Graph, calls
@@ -77,16 +78,20 @@ def _same_padding(graph: Graph, node: Node) -> Node:
     dims = weight.meta["val"].ndim - 2  # type: ignore[union-attr]
     stride, dilation, groups = stride or [1], dilation or [1], groups or 1
     dilations: Any = [dilation] * dims if isinstance(dilation, int) else list(dilation) * (dims // len(dilation))  # type: ignore[arg-type]
-    totals = [d * (k - 1) for d, k in zip(dilations, weight.meta["val"].shape[2:], strict=True)]  # type: ignore[union-attr]
+    totals: list[int] = [d * (k - 1) for d, k in zip(dilations, weight.meta["val"].shape[2:], strict=True)]  # type: ignore[union-attr]
     if mode == "valid":
         totals = [0] * dims
-    if any(t % 2 for t in totals):
-        # torch puts the odd one at the end
-        sides = [s for t in reversed(totals) for s in (0, t % 2)]
-        shape = x.meta["val"]  # type: ignore[union-attr]
-        x = _call(graph, node, aten.constant_pad_nd.default, (x, sides, 0), torch.nn.functional.pad(shape, sides))
-    padding = [t // 2 for t in totals]
-    return _call(graph, node, PADDED[node.target], (x, weight, bias, stride, padding, dilations, groups))  # type: ignore[index]
+    plain = PADDED[node.target]  # type: ignore[index]
+    rest = (stride, [t // 2 for t in totals], dilations, groups)
+    if not any(t % 2 for t in totals):
+        return _call(graph, node, plain, (x, weight, bias, *rest))
+    sides = [side for t in reversed(totals) for side in (0, t % 2)]  # torch pads more at the end
+    return _call(graph, node, uneven_convolution, (x, weight, bias, plain, sides, *rest))
+
+
+def uneven_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, op: Any, sides: list[int], *rest: Any) -> Tensor:
+    """A convolution with more padding on one side (``padding="same"`` and an even kernel)."""
+    return op(torch.nn.functional.pad(x, sides), weight, bias, *rest)
 
 
 MAKERS: dict[Any, Any] = {

@@ -56,7 +56,8 @@ class Step:
 class Rule:
     """How one operation hands the relevance of its output back. Subclass it, or register a function."""
 
-    name: str = ""
+    exact_output = False
+    """The rule needs the output also where the relevance is zero."""
 
     def __str__(self) -> str:
         return repr(self)

@@ -111,7 +111,7 @@ def _evaluate_at_zero(target: Any, args: tuple[Any, ...], kwargs: tuple[tuple[st
         x = torch.zeros((), dtype=torch.float64, requires_grad=True)
         y = target(x, *args, **dict(kwargs))
         (slope,) = torch.autograd.grad(y, x)
-    return float(y), float(slope) if torch.isfinite(slope) else 0.0
+    return float(y.detach()), float(slope) if torch.isfinite(slope) else 0.0
 
 
 IDENTITY = Identity()

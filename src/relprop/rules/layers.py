@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..passes.batch_norm import affine, channelwise, mapped_bias
+from ..passes.decompose import uneven_convolution
 from .base import argument_of
 
 aten = torch.ops.aten
@@ -40,8 +41,8 @@ class Layer:
         """W^T s, in the shape of the input."""
         raise NotImplementedError
 
-    def spread_bias(self, b: Tensor, z: Tensor) -> Tensor:
-        """The bias as it is added to ``z``."""
+    def spread_bias(self, b: Tensor) -> Tensor:
+        """The bias as it is added to the output."""
         return b
 
 
@@ -102,17 +103,24 @@ class Convolution(Layer):
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
         if a.ndim == self.dims + 1:  # a single sample without a batch dimension
             return self.forward(a[None], w)[0]
+        if sides := self.options.get("sides"):
+            a = torch.nn.functional.pad(a, sides)
         return aten.convolution.default(a, w, None, *self._arguments())
 
     def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
         if len(shape) == self.dims + 1:
             return self.transpose(s[None], w, (1, *shape))[0]
+        sides = self.options.get("sides")
+        if sides:
+            extra = [sum(pair) for pair in zip(sides[::2], sides[1::2], strict=True)][::-1]
+            shape = [*shape[:2], *(n + e for n, e in zip(shape[2:], extra, strict=True))]
         # the input's values play no part in its own gradient: a single number stands in for them
         like = s.new_empty(1).expand(shape)
         arguments = self._arguments()
-        return aten.convolution_backward.default(s, like, w, None, *arguments, [True, False, False])[0]
+        c: Tensor = aten.convolution_backward.default(s, like, w, None, *arguments, [True, False, False])[0]
+        return torch.nn.functional.pad(c, [-n for n in sides]) if sides else c
 
-    def spread_bias(self, b: Tensor, z: Tensor) -> Tensor:
+    def spread_bias(self, b: Tensor) -> Tensor:
         return b if b.ndim > 1 else b.reshape(-1, *[1] * self.dims)
 
 
@@ -127,8 +135,8 @@ class Affine(Layer):
     def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002
         return s * channelwise(w, s.ndim)
 
-    def spread_bias(self, b: Tensor, z: Tensor) -> Tensor:
-        return channelwise(b, z.ndim)
+    def spread_bias(self, b: Tensor) -> Tensor:
+        return channelwise(b, self.x.meta["val"].ndim)
 
 
 def layer_of(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
@@ -155,6 +163,11 @@ def _candidate(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
         if inner is aten.linear.default:
             return Dense(*node.args[:3])
         return _convolution(inner, node.args[0], node.args[1], node.args[2], node, first=4)
+    if target is uneven_convolution:
+        x, weight, bias, inner, sides = node.args[:5]
+        layer = _convolution(inner, x, weight, bias, node, first=5)
+        layer.options["sides"] = sides
+        return layer
     if target is affine:
         return Affine(*node.args[:3])
     if target in MATMULS:
@@ -166,7 +179,7 @@ def _candidate(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
     return None
 
 
-def _convolution(target: Any, x: Any, weight: Any, bias: Any, node: Node, first: int = 3) -> Layer:
+def _convolution(target: Any, x: Any, weight: Any, bias: Any, node: Node, first: int = 3) -> Convolution:
     plain = ["stride", "padding", "dilation", "groups"]
     names = plain if target in CONVOLUTIONS else ["stride", "padding", "output_padding", "groups", "dilation"]
     options = {**dict(zip(names, node.args[first:], strict=False)), **node.kwargs}

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..errors import RuleError
-from ..message import COEFFICIENT, RELEVANCE, STABILISER, Form, Message, relative_scale, sign, stabilise
+from ..message import COEFFICIENT, RELEVANCE, Form, Message, relative_scale, sign, stabilise, stabiliser
 from .base import Call, Messages, Rule, Step
 from .layers import Layer, layer_of
 
@@ -44,7 +44,7 @@ class Neurons:
     def __init__(self, call: Call, layer: Layer, relevance: Message):
         self.call, self.layer, self.message = call, layer, relevance
         self.accumulate = call.run_state.accumulate
-        self.absorbed: Tensor | None = None
+        self.absorbed: dict[str, Tensor] = {}
 
     @property
     def a(self) -> Tensor:
@@ -64,8 +64,7 @@ class Neurons:
     @property
     def z(self) -> Tensor:
         """Σ_j a_j w_jk (+ b_k, unless the policy removes the bias)."""
-        z = self.output
-        return z - self._bias() if self.layer.bias is not None and self.call.step.bias == "zero" else z
+        return self.accumulate(self.call.saved["z"]) if "z" in self.call.saved else self.output
 
     @property
     def output(self) -> Tensor:
@@ -77,7 +76,7 @@ class Neurons:
         return self.layer.x not in self.call.step.nonnegative
 
     def _bias(self) -> Tensor:
-        return self.layer.spread_bias(self.accumulate(self.call.value(self.layer.bias)), self.call.run_state.like(self.call.node))
+        return self.layer.spread_bias(self.accumulate(self.call.value(self.layer.bias)))
 
     # -- the relevance that arrives -----------------------------------------------------------------------------------
 
@@ -112,7 +111,7 @@ class Neurons:
         """Book what neuron 0 or the stabiliser takes, or keep it to be redistributed."""
         if self.call.step.bias == "redistribute":
             value = amount()
-            self.absorbed = value if self.absorbed is None else self.absorbed + value
+            self.absorbed[kind] = self.absorbed[kind] + value if kind in self.absorbed else value
         else:
             self.call.book(kind, amount)
 
@@ -122,11 +121,15 @@ class Neurons:
 
     def redistributed(self) -> Tensor | None:
         """An equal part of what was absorbed for each input that is connected: (b_k + ε sign z_k) / N_k s_k."""
-        if self.absorbed is None:
+        if not self.absorbed:
             return None
         ones = torch.ones_like(self.w)
         connections = self.forward(self.call.run_state.like(self.layer.x).fill_(1), ones)
-        return self.transpose(self.absorbed / connections, ones)
+        lonely = connections == 0  # a window that lies in the padding altogether
+        for kind, amount in self.absorbed.items():
+            self.call.book(kind, lambda a=amount: torch.where(lonely, a, 0))  # type: ignore[misc]
+        total = sum(self.absorbed.values())
+        return self.transpose(torch.where(lonely, 0, total / connections), ones)  # type: ignore[operator]
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,15 @@ class LinearRule(Rule):
 
     def saves(self, step: Step) -> set[Node]:
         return {step.node, *step.active}
+
+    def forward(self, call: Call) -> Any:
+        layer = layer_of(call.node, lambda n: n not in call.active)
+        assert layer is not None
+        if call.step.bias != "zero" or layer.bias is None:
+            return call.run()
+        # z without bias cannot be had from z with bias: the difference of the two would be rounding where z is zero
+        z = call.saved["z"] = layer.forward(call.value(layer.x), call.value(layer.weight))
+        return z + layer.spread_bias(call.value(layer.bias))
 
     def backward(self, call: Call, message: Message) -> Messages:
         layer = layer_of(call.node, lambda n: n not in call.active)
@@ -177,20 +189,31 @@ class Epsilon(LinearRule):
     def __post_init__(self) -> None:
         check_number(self, "epsilon", self.epsilon)
 
+    @property
+    def exact_output(self) -> bool:  # type: ignore[override]
+        return self.relative
+
     def saves(self, step: Step) -> set[Node]:
         exact = self.epsilon == 0 and not step.form.r and (step.bias != "zero" or _has_no_bias(step))
         return set() if exact else {step.node}
 
+    def _epsilon(self, z: Tensor) -> Any:
+        return (self.epsilon * relative_scale(z)).clamp(min=stabiliser(z.dtype)) if self.relative else self.epsilon
+
     def propagate(self, n: Neurons) -> Message:
         if n.call.node not in self.saves(n.call.step):
-            s = n.message.c
+            s = n.message.c  # LRP-0: R / z is the coefficient itself
             assert s is not None
+        elif self.epsilon == 0:
+            z, relevance = n.z, n.relevance
+            s = torch.where(z == 0, 0, relevance / torch.where(z == 0, 1, z))
+            n.absorb("stabiliser", lambda: torch.where(z == 0, relevance, 0))
         else:
             z = n.z
-            epsilon = self.epsilon * relative_scale(z) if self.relative else self.epsilon or STABILISER
-            if n.message.r is None and n.call.step.bias != "zero" and self.epsilon:
+            epsilon = self._epsilon(z)
+            if n.message.r is None and n.call.step.bias != "zero":
                 size = z.abs()
-                s = n.message.c * size.div_(size + epsilon)  # type: ignore[operator]  # R / (z + ε sign z) where R = c z
+                s = n.message.c * size.div_(size + epsilon)  # type: ignore[operator]  # R / (z + ε sign z), R = c z
             else:
                 s = n.relevance / stabilise(z, epsilon)
             n.absorb("stabiliser", lambda: s * sign(z) * epsilon)
@@ -246,8 +269,7 @@ class Gamma(LinearRule):
     def _branch(
         self, n: Neurons, relevance: Tensor, up: Tensor, down: Tensor, b: Tensor | None, chosen: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        z = n.forward_by_sign(up, down)
-        z = z if b is None else z + b
+        z = _plus(n.forward_by_sign(up, down), b)
         if not n.call.step.rectified:
             relevance = torch.where(chosen(n.z), relevance, 0)
         s = relevance / stabilise(z, self.stabilizer)
@@ -284,39 +306,47 @@ class AlphaBeta(LinearRule):
     def propagate(self, n: Neurons) -> Message:
         w, b, relevance = n.w, n.b, n.relevance
         up, down = positive(w), negative(w)
-        z_up = n.forward_by_sign(up, down)
-        z_up = z_up if b is None else z_up + positive(b)
-        if self.beta == 0:
-            return Message(c=self._part(n, relevance, z_up, up, down, None if b is None else positive(b)))
-        z_down = n.forward_by_sign(down, up)
-        z_down = z_down if b is None else z_down + negative(b)
-        for_up = relevance * torch.where(z_down == 0, 1.0, self.alpha).to(relevance.dtype)
-        for_down = relevance * torch.where(z_up == 0, 1.0, -self.beta).to(relevance.dtype)
-        c = self._part(n, for_up.masked_fill(z_up == 0, 0), z_up, up, down, None if b is None else positive(b))
-        c = c + self._part(
-            n, for_down.masked_fill(z_down == 0, 0), z_down, down, up, None if b is None else negative(b)
-        )
-        n.absorb("stabiliser", lambda: torch.where((z_up == 0) & (z_down == 0), relevance, 0))
+        b_up, b_down = (None, None) if b is None else (positive(b), negative(b))
+        z_up = _plus(n.forward_by_sign(up, down), b_up)
+        z_down = _plus(n.forward_by_sign(down, up), b_down)
+        no_up, no_down = z_up == 0, z_down == 0
+        for_up = torch.where(no_up, 0, torch.where(no_down, 1.0, self.alpha) * relevance)
+        for_down = torch.where(no_down, 0, torch.where(no_up, 1.0, -self.beta) * relevance)
+        c = self._part(n, for_up, z_up, up, down, b_up) + self._part(n, for_down, z_down, down, up, b_down)
+        n.absorb("stabiliser", lambda: torch.where(no_up & no_down, relevance, 0))
         return Message(c=c)
 
     def _part(self, n: Neurons, share: Tensor, z: Tensor, up: Tensor, down: Tensor, b: Tensor | None) -> Tensor:
-        s = share / stabilise(z, self.stabilizer or STABILISER)
+        s = share / stabilise(z, self.stabilizer or stabiliser(z.dtype))
         n.absorb_bias(s, b)
         n.absorb("stabiliser", lambda: share - s * z)
         return n.transpose_by_sign(s, up, down)
 
 
 @dataclass(frozen=True)
-class ZPlus(AlphaBeta):
-    """LRP-z⁺: R_j = Σ_k z_jk⁺ / Σ_j z_jk⁺ R_k (Montavon et al. 2017); α = 1, β = 0; Excitation Backprop for a >= 0."""
+class ZPlus(LinearRule):
+    """LRP-z⁺: R_j = Σ_k z_jk⁺ / Σ_j z_jk⁺ R_k (Montavon et al. 2017); Excitation Backprop where a >= 0.
 
-    def __init__(self, stabilizer: float = 1e-6):
-        for name, value in (("alpha", 1.0), ("beta", 0.0), ("stabilizer", stabilizer)):
-            object.__setattr__(self, name, value)
-        self.__post_init__()
+    It is α1β0, but a neuron that nothing speaks for keeps its relevance (booked as stabiliser), as in zennit.
 
-    def __str__(self) -> str:
-        return f"ZPlus({self.stabilizer})"
+    Args:
+        stabilizer: added to the denominator.
+    """
+
+    stabilizer: float = 1e-6
+
+    def __post_init__(self) -> None:
+        check_number(self, "stabilizer", self.stabilizer)
+
+    def propagate(self, n: Neurons) -> Message:
+        w, relevance = n.w, n.relevance
+        b = None if n.b is None else positive(n.b)
+        up, down = positive(w), negative(w)
+        z = _plus(n.forward_by_sign(up, down), b)
+        s = relevance / stabilise(z, self.stabilizer or stabiliser(z.dtype))
+        n.absorb_bias(s, b)
+        n.absorb("stabiliser", lambda: relevance - s * z)
+        return Message(c=n.transpose_by_sign(s, up, down))
 
 
 @dataclass(frozen=True)
@@ -337,7 +367,7 @@ class InputRule(LinearRule):
     def share(self, n: Neurons, z: Tensor) -> Tensor:
         """s = R / z, stabilised."""
         relevance = n.relevance
-        s = relevance / stabilise(z, self.stabilizer or STABILISER)
+        s = relevance / stabilise(z, self.stabilizer or stabiliser(z.dtype))
         n.absorb("stabiliser", lambda: relevance - s * z)
         return s
 
@@ -407,6 +437,10 @@ class Flat(InputRule):
 
     def propagate(self, n: Neurons) -> Message:
         return _spread(self, n, torch.ones_like(n.w))
+
+
+def _plus(z: Tensor, b: Tensor | None) -> Tensor:
+    return z if b is None else z + b
 
 
 def _spread(rule: InputRule, n: Neurons, w: Tensor) -> Message:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..message import COEFFICIENT, RELEVANCE, STABILISER, Form, Message, sign, stabilise
+from ..message import COEFFICIENT, RELEVANCE, Form, Message, divide, stabilise
 from ..passes.instance_norm import standardise
 from .base import Call, Messages, Rule, Step, argument_of, register
 
@@ -48,17 +48,18 @@ class HoldStatistics(Rule):
     def backward(self, call: Call, message: Message) -> Messages:
         accumulate, step = call.run_state.accumulate, call.step
         rstd, weight, bias, groups = call.saved["norm"]
-        bias = None if bias is None or step.bias == "zero" else accumulate(bias)
+        bias = None if bias is None else accumulate(bias)
         if call.node in self.saves(step):
             y = accumulate(call.output)
             relevance = message.relevance(y)
-            z = y - accumulate(call.saved["norm"][2]) if step.bias == "zero" and bias is None and call.saved["norm"][2] is not None else y
-            epsilon = self.epsilon or STABILISER
-            c = relevance / stabilise(z, epsilon)
-            call.book("stabiliser", lambda: c * sign(z) * epsilon)
+            z = y - bias if bias is not None and step.bias == "zero" else y
+            c = relevance / stabilise(z, self.epsilon) if self.epsilon else divide(relevance, z)
+            call.book("stabiliser", lambda: relevance - c * z)
         else:
             assert message.c is not None
             c = message.c
+        if step.bias == "zero":
+            bias = None
         shape = call.shape(call.active[0])
         g = c if weight is None else c * accumulate(weight)
         g = groups(g, shape, accumulate(rstd))

@@ -10,7 +10,7 @@ import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.fx import Node
 
-from ..message import COEFFICIENT, STABILISER, Form, Message, stabilise
+from ..message import COEFFICIENT, Form, Message, stabilise, stabiliser
 from .base import Call, Messages, Rule, Step, register
 from .linear import Epsilon, check_number
 from .structural import LINEAR, Gradient
@@ -73,7 +73,7 @@ class Proportional(Rule):
     def backward(self, call: Call, message: Message) -> Messages:
         relevance = message.relevance(call.output if message.c is not None else None)
         total = call.run_state.accumulate(call.saved["total"])
-        s = relevance / stabilise(total, self.stabilizer or STABILISER)
+        s = relevance / stabilise(total, self.stabilizer or stabiliser(total.dtype))
         call.book("stabiliser", lambda: relevance - s * total)
         (c,) = torch.autograd.grad(
             [call.saved["edge"]],
@@ -101,7 +101,7 @@ class Shares(Gradient):
     def backward(self, call: Call, message: Message) -> Messages:
         z = call.run_state.accumulate(call.output)
         relevance = message.relevance(z)
-        c = relevance / stabilise(z, self.stabilizer or STABILISER)
+        c = relevance / stabilise(z, self.stabilizer or stabiliser(z.dtype))
         call.book("stabiliser", lambda: relevance - c * z)
         return super().backward(call, Message(c))
 

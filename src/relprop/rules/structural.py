@@ -16,7 +16,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.fx import Node
 
 from ..graph import is_float
-from ..message import COEFFICIENT, STABILISER, Form, Message, stabilise
+from ..message import COEFFICIENT, Form, Message, divide
 from .base import Call, Messages, Rule, Step, register
 
 aten = torch.ops.aten
@@ -131,7 +131,7 @@ class Gradient(Rule):
             return message
         output = call.output
         a = call.run_state.accumulate(output[index] if isinstance(output, (tuple, list)) else output)
-        c = message.r / stabilise(a, STABILISER)
+        c = divide(message.r, a)
         if not isinstance(output, (tuple, list)):
             call.book("conversion", lambda: message.r - a * c)  # type: ignore[operator]
         return Message(c if message.c is None else c + message.c)
