@@ -107,15 +107,19 @@ class Capturer:
         if self.model is None:
             assert self.program is not None
             return to_graph(self.program, _program_lookup(self.program))
-        failures = []
-        for dynamic in (True, False):
+        failures: list[Exception] = []
+        attempts = [(self.model, before), (self.model, None)]
+        while attempts:
+            model, examples = attempts.pop(0)
             try:
-                program = _export(self.model, args, kwargs, leaves, before if dynamic else None)
-                return to_graph(program, _module_lookup(self.model, program.constants))
+                program = _export(model, args, kwargs, leaves, examples)
+                return to_graph(program, _module_lookup(model, program.constants))
             except CaptureError:
                 raise
             except Exception as error:  # torch.export has no common base class for its many reasons to refuse
                 failures.append(error)
+                if model is self.model and "in output, which is not a known type" in str(error):
+                    attempts = [(TensorsOnly(model), before), (TensorsOnly(model), None)]
         try:
             graph = record(self.model, args, kwargs)
         except CaptureError:
@@ -133,6 +137,19 @@ class Capturer:
                 stacklevel=4,
             )
         return graph
+
+
+class TensorsOnly(nn.Module):
+    """A model without those parts of its output that torch.export does not know (a cache of keys and values)."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.inner = model
+        self.train(model.training)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        known = (Tensor, int, float, str, type(None))
+        return pytree.tree_map(lambda x: x if isinstance(x, known) else None, self.inner(*args, **kwargs))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -221,6 +238,8 @@ def to_graph(program: ExportedProgram, lookup: Callable[[str], Tensor], canonica
             inputs.append(node if isinstance(node.meta.get("val"), Tensor) else None)
         elif spec.kind != InputKind.TOKEN:
             parameters[node] = str(spec.target)
+    if isinstance(program, ExportedProgram) and all(n.startswith("inner.") for n in program.state_dict) and _is_wrapped(fx):
+        _unwrap_paths(fx)
     output = next(node for node in fx.nodes if node.op == "output")
     specs = program.graph_signature.output_specs
     outputs = [v for v, s in zip(output.args[0], specs, strict=True) if s.kind == OutputKind.USER_OUTPUT]
@@ -228,6 +247,20 @@ def to_graph(program: ExportedProgram, lookup: Callable[[str], Tensor], canonica
     names = _names(in_spec, len(inputs))
     graph = Graph(fx, inputs, names, parameters, lookup, in_spec, outputs, program.call_spec.out_spec)
     return canonize(graph) if canonical else graph
+
+
+def _is_wrapped(fx: torch.fx.Graph) -> bool:
+    name = TensorsOnly.__qualname__
+    stacks = (node.meta.get("nn_module_stack") for node in fx.nodes)
+    return any(str(kind).endswith(name) for stack in stacks if stack for _, kind in stack.values())
+
+
+def _unwrap_paths(fx: torch.fx.Graph) -> None:
+    """Module paths as the user knows them, without the wrapper around the model."""
+    for node in fx.nodes:
+        if stack := node.meta.get("nn_module_stack"):
+            entries = [(key, path.removeprefix("inner").removeprefix("."), kind) for key, (path, kind) in stack.items()]
+            node.meta["nn_module_stack"] = {key: (path, kind) for key, path, kind in entries[1:]}
 
 
 def _is_functional(program: ExportedProgram) -> bool:

@@ -166,7 +166,7 @@ class Run:
                     message = self._mask(node, message, masks[node])
                 if node in record:
                     record[node] = self._add(record[node], message.relevance(self.values[node]))
-                if self.flow is not None and message:
+                if self.flow is not None and (message.c is None or node in self.values):
                     self.flow.append((node, message.relevance(self.values.get(node)).abs().sum()))
                 for source, sent in zip(step.active, step.rule.backward(call, message), strict=True):
                     if sent:

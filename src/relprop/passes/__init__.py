@@ -8,6 +8,7 @@ from .clean import clean
 from .constants import find_constants
 from .decompose import decompose
 from .instance_norm import name_instance_norm
+from .precision import keep_double
 from .training import refuse_training_mode
 
 
@@ -15,6 +16,7 @@ def canonize(graph: Graph) -> Graph:
     """The canonical form that plans are made for. The user never names a canonizer."""
     refuse_training_mode(graph)
     clean(graph)
+    keep_double(graph)
     decompose(graph)
     name_instance_norm(graph)
     fold_batch_norm(graph)

@@ -20,12 +20,15 @@ IDENTITIES = {
     aten.feature_dropout.default,
     aten.alpha_dropout.default,
 }
+VIEWS = {aten.view.default, aten._unsafe_view.default}
 CASTS = {aten._to_copy.default, aten.to.dtype, aten.to.device, aten.type_as.default}
 
 
 def clean(graph: Graph) -> None:
-    """Remove identities and dead code."""
+    """Remove identities and dead code, and let views be copies where taking a copy out made that necessary."""
     for node in list(graph.nodes):
+        if node.target in VIEWS:
+            node.target = aten.reshape.default
         if calls(node) and _is_identity(node):
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
             graph.outputs[:] = [node.args[0] if o is node else o for o in graph.outputs]

@@ -1,13 +1,37 @@
-"""Which nodes depend on parameters alone."""
+"""Which nodes depend on parameters, and sizes, alone."""
 
 from __future__ import annotations
 
+import torch
+
 from ..graph import Graph, calls
+from .batch_norm import shift_map
+
+aten = torch.ops.aten
+
+SHAPE_ONLY = {
+    shift_map,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+    aten.new_empty.default,
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.empty_like.default,
+}
+"""Operations that use their first argument for its shape only."""
 
 
 def find_constants(graph: Graph) -> None:
-    """Fill ``graph.constants``: parameters, and what is computed from nothing else."""
+    """Fill ``graph.constants``: parameters, sizes, and what is computed from nothing else."""
     graph.constants = set(graph.parameters)
     for node in graph.nodes:
-        if calls(node) and all(n in graph.constants for n in node.all_input_nodes):
+        if not calls(node):
+            continue
+        used = node.all_input_nodes
+        if node.target in SHAPE_ONLY:
+            used = [n for n in used if n is not node.args[0]]
+        is_size = not isinstance(node.meta.get("val"), torch.Tensor | tuple | list)
+        if is_size or all(n in graph.constants for n in used):
             graph.constants.add(node)

@@ -167,6 +167,22 @@ register(
     aten.nan_to_num.default,
 )
 
+# New tensors take nothing but the shape of others.
+STOPPED |= {
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+    aten.new_empty.default,
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.empty_like.default,
+    aten.rand_like.default,
+    aten.zero.default,
+    aten.fill.Scalar,
+    aten.fill.Tensor,
+}
+
 # Statistics of a normalisation are constants: relevance does not ask why something was scaled.
 STOPPED |= {
     aten.rsqrt.default,

@@ -76,7 +76,7 @@ class Gradient(Rule):
     def forward(self, call: Call) -> Any:
         nodes = [*call.active, *(self.constants(call.step) if call.step.accounting else [])]
         with torch.enable_grad():
-            sources = {n: call.run_state.source(call.value(n)) for n in nodes}
+            sources = {n: call.run_state.source(self._value(call, n)) for n in nodes}
             output = call.run(sources)
         call.saved["inputs"] = {n: get_gradient_edge(v) for n, v in sources.items()}
         outputs = output if isinstance(output, (tuple, list)) else [output]
@@ -84,6 +84,14 @@ class Gradient(Rule):
             (get_gradient_edge(o), o.dtype) if isinstance(o, Tensor) and o.requires_grad else None for o in outputs
         ]
         return torch.utils._pytree.tree_map_only(Tensor, call.run_state.detach, output)
+
+    def _value(self, call: Call, node: Node) -> Tensor:
+        """An input; a constant that is broadcast is written out, so that every sample has its own share of it."""
+        value: Tensor = call.value(node)
+        if node in call.active or call.node.target not in BROADCASTING:
+            return value
+        tensors = [call.value(n) for n in call.node.all_input_nodes]
+        return value.expand(torch.broadcast_shapes(*(t.shape for t in tensors if isinstance(t, Tensor))))
 
     def backward(self, call: Call, message: Message) -> Messages:
         messages = call.messages or {0: message}
@@ -94,7 +102,8 @@ class Gradient(Rule):
         for node in self.constants(call.step):
             if call.step.accounting and (share := c.get(node)) is not None:
                 kind = self.constant_kind(call, node)
-                call.book(kind, lambda n=node, s=share: _finite(call.value(n), s), node=node)  # type: ignore[misc]
+                shown = call.node if call.node.target in BROADCASTING else node
+                call.book(kind, lambda n=node, s=share: _finite(call.value(n), s), node=shown)  # type: ignore[misc]
         sent = []
         for node in call.active:
             factor = self.factor(call.step, node)
@@ -106,7 +115,10 @@ class Gradient(Rule):
 
     def constant_kind(self, call: Call, node: Node) -> str:
         """How the share of a constant is booked."""
-        return "parameter" if node in call.run_state.plan.graph.constants else "input"
+        plan = call.run_state.plan
+        if node in plan.graph.constants:
+            return "parameter"
+        return "stopped" if node in plan.tainted else "input"
 
     def _pull_back(self, call: Call, gradients: dict[int, Tensor | None]) -> dict[Node, Tensor]:
         edges, given = [], []
@@ -166,6 +178,18 @@ def constant_inputs(step: Step) -> list[Node]:
     """Floating-point inputs of a step that get no relevance, though they are part of the sum."""
     return [n for n in step.node.all_input_nodes if n not in step.active and is_float(n)]
 
+
+BROADCASTING = {
+    aten.add.Tensor,
+    aten.sub.Tensor,
+    aten.rsub.Tensor,
+    aten.where.self,
+    aten.maximum.default,
+    aten.minimum.default,
+    aten.max.other,
+    aten.min.other,
+}
+"""Operations of several tensors that are broadcast against each other."""
 
 LINEAR = Gradient(linear=True)
 MOVES = Gradient(linear=True, moves=True)
