@@ -258,7 +258,6 @@ def cp_lrp(epsilon: float = 1e-6, gamma: float = 0.0, conv_gamma: float = 0.25) 
     return _composite(
         "cp_lrp",
         (select.attention(), CPLRP()),
-        (select.softmax(), Stop()),
         (select.gate(), Stop()),
         *attnlrp(epsilon, gamma, conv_gamma).pairs,
     )

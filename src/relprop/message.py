@@ -62,7 +62,23 @@ class Message(NamedTuple):
 
 def stabilise(z: Tensor, epsilon: float | Tensor) -> Tensor:
     """``z + epsilon * sign(z)`` with sign(0) = +1."""
-    return z + sign(z) * epsilon
+    return z + torch.copysign(torch.as_tensor(epsilon, dtype=z.dtype, device=z.device), z + 0.0)
+
+
+def damped(c: Tensor, z: Tensor, epsilon: float | Tensor, nonnegative: bool = False) -> Tensor:
+    """``R / (z + epsilon * sign(z))`` for R = c z, which is c |z| / (|z| + ε): no sign, no blow-up, no division by zero."""
+    size = z if nonnegative else z.abs()
+    if torch.is_grad_enabled():
+        return c * (size / (size + epsilon))
+    share = size + epsilon
+    return torch.div(size, share, out=share).mul_(c)
+
+
+def quotient(relevance: Tensor, denominator: Tensor) -> Tensor:
+    """``relevance / denominator``, in the memory of the denominator, which is not needed any more."""
+    if torch.is_grad_enabled():
+        return relevance / denominator
+    return torch.div(relevance, denominator, out=denominator)
 
 
 def divide(relevance: Tensor, a: Tensor) -> Tensor:

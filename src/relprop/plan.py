@@ -11,6 +11,7 @@ import torch
 from torch.fx import Node
 
 from .composites import Composite, default
+from .derived import Derived
 from .errors import RuleError, UnsupportedOperation
 from .graph import Graph, calls, describe, is_float, module_path, operation, source_line, where
 from .message import COEFFICIENT, NOTHING, RELEVANCE, Form
@@ -48,6 +49,8 @@ class Plan:
     """Values that the reverse sweep needs."""
     release: dict[Node, list[Node]] = field(default_factory=dict)
     """Step -> saved values that nothing needs after it in the reverse sweep."""
+    derived: Derived = field(init=False)
+    """Weights computed from parameters alone."""
     aliases: dict[Node, Node] = field(default_factory=dict)
     """Linear operation -> the ReLU behind it, whose output serves as its own where relevance is not zero."""
 
@@ -266,9 +269,11 @@ def _schedule(plan: Plan, keep: set[Node]) -> None:
     position = {node: i for i, node in enumerate(plan.graph.nodes)}
     plan.order = [n for n in plan.graph.nodes if calls(n)]
     for step in plan.steps.values():
-        layer = step.kind in ("dense", "convolution", "affine")
-        if step.rectified and layer and not step.rule.exact_output and step.node not in keep:
-            plan.aliases[step.node] = next(iter(step.node.users))
+        summing = step.kind in ("dense", "convolution", "affine", "add")
+        if step.rectified and summing and not step.rule.exact_output and step.node not in keep:
+            relu = plan.aliases[step.node] = next(iter(step.node.users))
+            # a rule that multiplies by the ReLU's output does what the ReLU's own mask would do
+            plan.steps[relu].implied = step.node in step.saves and relu not in keep
     first_need: dict[Node, Node] = {}
     for step in plan.steps.values():
         for node in step.saves | _parameters_of(step, plan):
@@ -282,6 +287,8 @@ def _schedule(plan: Plan, keep: set[Node]) -> None:
         for released in plan.release.values():
             if node in released:
                 released.remove(node)
+    layers = (layer_of(step.node, lambda n, s=step: n not in s.active) for step in plan.steps.values())  # type: ignore[misc]
+    plan.derived = Derived(plan.graph, [layer.weight for layer in layers if layer is not None])
     outputs = {o for o in plan.graph.outputs if isinstance(o, Node)} | set(plan.roots)
     last: dict[Node, Node] = {}
     for node in plan.order:

@@ -41,6 +41,8 @@ class Run:
         self._owned: set[Node] = set()
         self._axes: dict[Node, tuple[int, int]] | None = None
         self._seeds(leaves)
+        self._derived = {} if differentiable else plan.derived.current(self.values)
+        self._constants = {} if differentiable else self._derived_constants()
         with torch.set_grad_enabled(differentiable):
             self._forward()
 
@@ -59,7 +61,10 @@ class Run:
 
     def _forward(self) -> None:
         plan, values = self.plan, self.values
+        values.update(self._constants)
         for node in plan.order:
+            if node in self._constants:
+                continue
             step = plan.steps.get(node)
             if step is None:
                 value = run_node(node, values)
@@ -71,14 +76,15 @@ class Run:
             if isinstance(value, Tensor):
                 self.shapes[node] = value.shape
             for used in plan.last_use.get(node, ()):
-                values.pop(used, None)
+                if used not in self._constants:
+                    values.pop(used, None)
 
     def may_overwrite(self, node: Node) -> bool:
         """Whether an activation may be computed in place: a fresh value that only this operation sees."""
         step = self.plan.steps.get(node)
         return (
             step is not None
-            and step.kind in ("dense", "convolution", "affine")
+            and step.kind in ("dense", "convolution", "affine", "add")
             and len(node.users) == 1
             and node not in self.plan.saved
             and node not in self.plan.roots
@@ -106,6 +112,24 @@ class Run:
         device = next((v.device for v in self.values.values() if isinstance(v, Tensor)), None)
         dtype = torch.float32 if value.dtype in (torch.float16, torch.bfloat16) else value.dtype
         return torch.empty(self.shapes[node], dtype=dtype, device=device)
+
+    def derived(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        """A value computed from parameters alone, kept until they change."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]
+
+    def _derived_constants(self) -> dict[Node, Any]:
+        """Operations on parameters alone, such as the weights that batch norm was folded into."""
+        values = dict(self.values)
+        found: dict[Node, Any] = {}
+        with torch.no_grad():
+            for node in self.plan.derived.nodes:
+                found[node] = values[node] = self.derived(node, lambda n=node: run_node(n, values))  # type: ignore[misc]
+        for node, value in found.items():
+            if isinstance(value, Tensor):
+                self.shapes[node] = value.shape
+        return found
 
     def check_bounds(self, node: Node, a: Tensor, low: Tensor, high: Tensor) -> None:
         """z^B promises non-negative denominators only for inputs within its bounds."""

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from heapq import heappop, heappush
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from .rules.base import TABLE
 from .rules.layers import layer_of
 
 LINEAR_KINDS = ("dense", "convolution")
+_EMBEDDING = torch.ops.aten.embedding.default
 
 
 @dataclass
@@ -146,19 +149,52 @@ def norm() -> Selector:
 
 
 def gate() -> Selector:
-    """Sigmoids and their like that only scale another active tensor: the gates of gated products.
+    """What only scales another active tensor: the activated side of a gated product, the weights of attention or experts.
 
-    Those are the activations of which the only use is as a factor of a product of two active tensors, and whose
-    values are bounded or smooth gates (sigmoid, hardsigmoid, SiLU, GELU).
+    Those are activations and softmax functions that end up, moved, normalised or scaled at most, as a factor of
+    products and nowhere else. Of two activated factors the sigmoid is the gate (``tanh(x) * sigmoid(y)``).
     """
+    return Selector("gate()", _gates)
 
-    def test(node: Node, scope: Scope) -> bool:
-        name = str(node.target)
-        is_gate = scope.kinds[node] == "activation" and any(g in name for g in ("sigmoid", "silu", "gelu", "swish"))
-        users = [u for u in node.users if u in scope.kinds]
-        return is_gate and bool(users) and all(scope.kinds[u] == "product" for u in users)
 
-    return Selector("gate()", test)
+def _gates(node: Node, scope: Scope) -> bool:
+    strength, found = _squashes(node, scope), False
+    moved, queue = {node}, sorted(node.users)
+    while strength and queue:
+        user = heappop(queue)  # in the order of execution, so that w / w.sum() meets the sum first
+        kind = "structural" if user.target is operator.getitem else scope.kinds.get(user)
+        others = [n for n in user.all_input_nodes if n not in moved and _may_be_active(n, scope)]
+        if kind == "product" and others:
+            if any(_squashes(_origin(n, scope), scope) >= strength for n in others):
+                return False
+            found = True
+        elif kind in ("structural", "quotient", "product", "add") and not others:
+            if user not in moved:
+                for n in user.users:
+                    heappush(queue, n)
+            moved.add(user)
+        elif kind is not None:
+            return False
+    return found
+
+
+def _squashes(node: Node, scope: Scope) -> int:
+    """How much a node looks like a gate: sigmoids and softmax functions before other activations."""
+    kind, name = scope.kinds.get(node), str(node.target)
+    if kind == "softmax" or (kind == "activation" and "sigmoid" in name):
+        return 2
+    return int(kind == "activation" and "tanh" not in name)
+
+
+def _origin(node: Node, scope: Scope) -> Node:
+    while scope.kinds.get(node) == "structural" or node.target is operator.getitem:
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _may_be_active(node: Node, scope: Scope) -> bool:
+    """Operations of the scope, and the sources in front of it."""
+    return node in scope.kinds or node in scope.graph.inputs or node.target in (operator.getitem, _EMBEDDING)
 
 
 def softmax() -> Selector:

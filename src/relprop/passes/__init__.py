@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..graph import Graph
+from .activations import name_activations
 from .batch_norm import fold_batch_norm
 from .clean import clean
 from .constants import find_constants
@@ -19,6 +20,7 @@ def canonize(graph: Graph) -> Graph:
     keep_double(graph)
     decompose(graph)
     name_instance_norm(graph)
+    name_activations(graph)
     fold_batch_norm(graph)
     find_constants(graph)
     return graph

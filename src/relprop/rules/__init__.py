@@ -7,6 +7,7 @@ from .linear import LRP0, AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, 
 from .norms import HoldStatistics
 from .pooling import Norm, Proportional, WinnerTakeAll
 from .products import Quotient, Signal, Uniform
+from .recurrent import Recurrent
 from .structural import Gradient
 from .sums import Sum
 
@@ -27,6 +28,7 @@ __all__ = [
     "Pass",
     "Proportional",
     "Quotient",
+    "Recurrent",
     "Rule",
     "Signal",
     "Stop",

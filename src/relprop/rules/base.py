@@ -43,6 +43,8 @@ class Step:
     """Active inputs that cannot be negative (they come out of a ReLU, say)."""
     rectified: bool = False
     """True if the message is zero wherever the output is negative: a ReLU follows and nothing else."""
+    implied: bool = False
+    """True for a ReLU whose mask the rule of the operation before it implies: it multiplies by the ReLU's output."""
     accounting: bool = False
     """True if a ledger is kept."""
     reason: str = ""

@@ -7,6 +7,7 @@ f'(0). Where f(0) is not zero (sigmoid, softplus, exp, cos) relevance itself is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..message import RELEVANCE, Form, Message
+from ..passes.activations import written_activation
 from .base import STOPPED, Call, Messages, Rule, Step, register
 
 aten = torch.ops.aten
@@ -35,7 +37,7 @@ class Identity(Rule):
         return step.form if vanishes_at_zero(step.node) else RELEVANCE
 
     def saves(self, step: Step) -> set[Node]:
-        if not step.form.c:
+        if not step.form.c or step.implied:
             return set()
         if step.node.target in FROM_OUTPUT or not vanishes_at_zero(step.node):
             return {step.node}
@@ -48,7 +50,7 @@ class Identity(Rule):
         return call.run()
 
     def backward(self, call: Call, message: Message) -> Messages:
-        if message.c is None:
+        if message.c is None or call.step.implied:
             return [message]
         if not vanishes_at_zero(call.node):
             return [Message(r=message.relevance(call.output))]
@@ -59,9 +61,9 @@ class Identity(Rule):
         target = call.node.target
         if target in FROM_OUTPUT:
             return FROM_OUTPUT[target](c, call.output, *call.node.args[1:])
-        x = call.value(call.active[0])
+        x = call.run_state.accumulate(call.value(call.active[0]))
         if target in FROM_INPUT:
-            return c * FROM_INPUT[target](x, *call.node.args[1:])
+            return c * FROM_INPUT[target](x, *call.node.args[1:], **call.node.kwargs)
         return c * torch.where(x == 0, limit_at_zero(call.node), call.output / torch.where(x == 0, 1, x))
 
 
@@ -73,12 +75,15 @@ FROM_OUTPUT: dict[Any, Callable[..., Tensor]] = {aten.relu.default: _relu}
 """c * f(x)/x where it can be told from the output, so that the input need not be kept."""
 
 
-def _gelu(x: Tensor, **_: Any) -> Tensor:
-    return torch.special.ndtr(x)
+def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    if approximate == "tanh":
+        return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * (1 + torch.erf(x * math.sqrt(0.5)))
 
 
 FROM_INPUT: dict[Any, Callable[..., Tensor]] = {
     aten.silu.default: torch.sigmoid,
+    aten.gelu.default: _gelu,
     aten.hardswish.default: torch.nn.functional.hardsigmoid,
     aten.mish.default: lambda x: torch.tanh(torch.nn.functional.softplus(x)),
     aten.leaky_relu.default: lambda x, slope=0.01: torch.where(x > 0, 1.0, slope).to(x.dtype),
@@ -165,6 +170,7 @@ register(
     aten.erf.default,
     aten.reciprocal.default,
     aten.nan_to_num.default,
+    written_activation,
 )
 
 # New tensors take nothing but the shape of others.

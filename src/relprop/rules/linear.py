@@ -23,7 +23,18 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..errors import RuleError
-from ..message import COEFFICIENT, RELEVANCE, Form, Message, relative_scale, sign, stabilise, stabiliser
+from ..message import (
+    COEFFICIENT,
+    RELEVANCE,
+    Form,
+    Message,
+    damped,
+    quotient,
+    relative_scale,
+    sign,
+    stabilise,
+    stabiliser,
+)
 from .base import Call, Messages, Rule, Step
 from .layers import Layer, layer_of
 
@@ -36,6 +47,10 @@ def positive(x: Tensor) -> Tensor:
 def negative(x: Tensor) -> Tensor:
     """x⁻ = min(x, 0)"""
     return x.clamp(max=0)
+
+
+Weight = Callable[[], Tensor]
+"""A modified weight that is made when it is needed."""
 
 
 class Neurons:
@@ -93,17 +108,29 @@ class Neurons:
     def transpose(self, s: Tensor, w: Tensor) -> Tensor:
         return self.layer.transpose(s, w, self.call.shape(self.layer.x))
 
-    def forward_by_sign(self, up: Tensor, down: Tensor) -> Tensor:
+    def weight(self, key: Any, modify: Callable[[Tensor], Tensor]) -> Weight:
+        """A modified weight ρ(w), made when it is first needed and kept until the parameters change."""
+        return lambda: self.call.run_state.derived((self.layer.weight, key), lambda: modify(self.w))
+
+    @property
+    def positive_weight(self) -> Weight:
+        return self.weight("positive", positive)
+
+    @property
+    def negative_weight(self) -> Weight:
+        return self.weight("negative", negative)
+
+    def forward_by_sign(self, up: Weight, down: Weight) -> Tensor:
         """Σ_j a_j⁺ up_jk + a_j⁻ down_jk"""
         if not self.signed:
-            return self.forward(self.a, up)
-        return self.forward(positive(self.a), up) + self.forward(negative(self.a), down)
+            return self.forward(self.a, up())
+        return self.forward(positive(self.a), up()) + self.forward(negative(self.a), down())
 
-    def transpose_by_sign(self, s: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    def transpose_by_sign(self, s: Tensor, up: Weight, down: Weight) -> Tensor:
         """Σ_k s_k up_jk for positive inputs, Σ_k s_k down_jk for negative ones"""
         if not self.signed:
-            return self.transpose(s, up)
-        return torch.where(self.a >= 0, self.transpose(s, up), self.transpose(s, down))
+            return self.transpose(s, up())
+        return torch.where(self.a >= 0, self.transpose(s, up()), self.transpose(s, down()))
 
     # -- what is absorbed ---------------------------------------------------------------------------------------------
 
@@ -211,11 +238,10 @@ class Epsilon(LinearRule):
         else:
             z = n.z
             epsilon = self._epsilon(z)
-            if n.message.r is None and n.call.step.bias != "zero":
-                size = z.abs()
-                s = n.message.c * size.div_(size + epsilon)  # type: ignore[operator]  # R / (z + ε sign z), R = c z
+            if n.message.r is None and n.message.c is not None and n.call.step.bias != "zero":
+                s = damped(n.message.c, z, epsilon, n.call.step.rectified and not self.exact_output)
             else:
-                s = n.relevance / stabilise(z, epsilon)
+                s = quotient(n.relevance, stabilise(z, epsilon))
             n.absorb("stabiliser", lambda: s * sign(z) * epsilon)
         n.absorb_bias(s, n.b)
         return Message(c=n.transpose(s, n.w))
@@ -257,22 +283,21 @@ class Gamma(LinearRule):
         check_number(self, "stabilizer", self.stabilizer)
 
     def propagate(self, n: Neurons) -> Message:
-        w, b, relevance = n.w, n.b, n.relevance
-        favour_up, favour_down = w + self.gamma * positive(w), w + self.gamma * negative(w)
+        b, relevance = n.b, n.relevance
+        # w + γ w⁺ and w + γ w⁻
+        favour_up = n.weight(("gamma up", self.gamma), lambda w: w + self.gamma * positive(w))
+        favour_down = n.weight(("gamma down", self.gamma), lambda w: w + self.gamma * negative(w))
         bias_up = None if b is None else b + self.gamma * positive(b)
-        c = self._branch(n, relevance, favour_up, favour_down, bias_up, lambda z: z >= 0)
-        if not n.call.step.rectified:
-            bias_down = None if b is None else b + self.gamma * negative(b)
-            c = c + self._branch(n, relevance, favour_down, favour_up, bias_down, lambda z: z < 0)
-        return Message(c=c)
+        if n.call.step.rectified:
+            return Message(c=self._branch(n, relevance, favour_up, favour_down, bias_up))
+        bias_down = None if b is None else b + self.gamma * negative(b)
+        up = n.z >= 0
+        c = self._branch(n, torch.where(up, relevance, 0), favour_up, favour_down, bias_up)
+        return Message(c=c + self._branch(n, torch.where(up, 0, relevance), favour_down, favour_up, bias_down))
 
-    def _branch(
-        self, n: Neurons, relevance: Tensor, up: Tensor, down: Tensor, b: Tensor | None, chosen: Callable[[Tensor], Tensor]
-    ) -> Tensor:
+    def _branch(self, n: Neurons, relevance: Tensor, up: Weight, down: Weight, b: Tensor | None) -> Tensor:
         z = _plus(n.forward_by_sign(up, down), b)
-        if not n.call.step.rectified:
-            relevance = torch.where(chosen(n.z), relevance, 0)
-        s = relevance / stabilise(z, self.stabilizer)
+        s = quotient(relevance, stabilise(z, self.stabilizer))
         n.absorb_bias(s, b)
         n.absorb("stabiliser", lambda: s * sign(z) * self.stabilizer)
         return n.transpose_by_sign(s, up, down)
@@ -304,8 +329,8 @@ class AlphaBeta(LinearRule):
             raise RuleError(f"{type(self).__name__}: alpha - beta must be 1, got {self.alpha} - {self.beta}")
 
     def propagate(self, n: Neurons) -> Message:
-        w, b, relevance = n.w, n.b, n.relevance
-        up, down = positive(w), negative(w)
+        b, relevance = n.b, n.relevance
+        up, down = n.positive_weight, n.negative_weight
         b_up, b_down = (None, None) if b is None else (positive(b), negative(b))
         z_up = _plus(n.forward_by_sign(up, down), b_up)
         z_down = _plus(n.forward_by_sign(down, up), b_down)
@@ -316,8 +341,8 @@ class AlphaBeta(LinearRule):
         n.absorb("stabiliser", lambda: torch.where(no_up & no_down, relevance, 0))
         return Message(c=c)
 
-    def _part(self, n: Neurons, share: Tensor, z: Tensor, up: Tensor, down: Tensor, b: Tensor | None) -> Tensor:
-        s = share / stabilise(z, self.stabilizer or stabiliser(z.dtype))
+    def _part(self, n: Neurons, share: Tensor, z: Tensor, up: Weight, down: Weight, b: Tensor | None) -> Tensor:
+        s = quotient(share, stabilise(z, self.stabilizer or stabiliser(z.dtype)))
         n.absorb_bias(s, b)
         n.absorb("stabiliser", lambda: share - s * z)
         return n.transpose_by_sign(s, up, down)
@@ -339,13 +364,13 @@ class ZPlus(LinearRule):
         check_number(self, "stabilizer", self.stabilizer)
 
     def propagate(self, n: Neurons) -> Message:
-        w, relevance = n.w, n.relevance
+        epsilon = self.stabilizer or stabiliser(n.w.dtype)
+        up, down = n.positive_weight, n.negative_weight
         b = None if n.b is None else positive(n.b)
-        up, down = positive(w), negative(w)
         z = _plus(n.forward_by_sign(up, down), b)
-        s = relevance / stabilise(z, self.stabilizer or stabiliser(z.dtype))
+        s = quotient(n.relevance, z + epsilon)  # z⁺ is not negative
         n.absorb_bias(s, b)
-        n.absorb("stabiliser", lambda: relevance - s * z)
+        n.absorb("stabiliser", lambda: s * epsilon)
         return Message(c=n.transpose_by_sign(s, up, down))
 
 
@@ -418,9 +443,14 @@ class ZBox(InputRule):
         a, w = n.a, n.w
         low, high = expand_bound(self.low, a), expand_bound(self.high, a)
         n.call.run_state.check_bounds(n.call.node, a, low, high)
-        up, down = positive(w), negative(w)
-        s = self.share(n, n.forward(a, w) - n.forward(low, up) - n.forward(high, down))
-        return Message(r=a * n.transpose(s, w) - low * n.transpose(s, up) - high * n.transpose(s, down))
+        up, down = n.positive_weight(), n.negative_weight()
+        # bounds are often the same for all samples: one is enough
+        lowest, highest = n.forward(low[:1], up), n.forward(high[:1], down)
+        if not _same_for_all(self.low, a) or not _same_for_all(self.high, a):
+            lowest, highest = n.forward(low, up), n.forward(high, down)
+        s = self.share(n, n.forward(a, w) - lowest - highest)
+        c, c_up = n.transpose(s, w), n.transpose(s, up)
+        return Message(r=a * c - low * c_up - high * (c - c_up))  # w = w⁺ + w⁻
 
 
 @dataclass(frozen=True)
@@ -471,6 +501,10 @@ def expand_bound(bound: Any, a: Tensor) -> Tensor:
             f"ZBox: bounds of shape {tuple(values.shape)} do not fit an input of shape {tuple(a.shape)}; give a number, "
             "one value per channel, or a tensor of the input's shape"
         ) from None
+
+
+def _same_for_all(bound: Any, a: Tensor) -> bool:
+    return not isinstance(bound, Tensor) or bound.ndim < a.ndim or bound.shape[0] == 1
 
 
 def _bound(value: Any) -> Any:

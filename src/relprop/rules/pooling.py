@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,9 +10,10 @@ import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.fx import Node
 
-from ..message import COEFFICIENT, Form, Message, stabilise, stabiliser
-from .base import Call, Messages, Rule, Step, register
+from ..message import COEFFICIENT, Form, Message, damped, quotient, sign, stabilise, stabiliser
+from .base import TABLE, Call, Messages, Rule, Step, register
 from .linear import Epsilon, check_number
+from . import sums  # noqa: F401  (its rules are looked up in the table)
 from .structural import LINEAR, Gradient
 
 aten = torch.ops.aten
@@ -86,24 +87,31 @@ class Proportional(Rule):
 
 
 @dataclass(frozen=True)
-class Shares(Gradient):
+class Shares(Rule):
     """Sums and averages in proportion to their terms, with a stabiliser: R_j = a_j / (Σ a + ε sign) R."""
 
-    linear: bool = True
-    stabilizer: float = 1e-6
+    stabilizer: float
+    plain: Rule
+    """The rule of the operation without the stabiliser."""
 
     def form(self, step: Step) -> Form:
-        return COEFFICIENT
+        return self.plain.form(replace(step, form=COEFFICIENT))
 
     def saves(self, step: Step) -> set[Node]:
-        return {*super().saves(step), step.node}
+        return self.plain.saves(step) | {step.node}
+
+    def forward(self, call: Call) -> Any:
+        return self.plain.forward(call)
 
     def backward(self, call: Call, message: Message) -> Messages:
         z = call.run_state.accumulate(call.output)
-        relevance = message.relevance(z)
-        c = relevance / stabilise(z, self.stabilizer or stabiliser(z.dtype))
-        call.book("stabiliser", lambda: relevance - c * z)
-        return super().backward(call, Message(c))
+        epsilon = self.stabilizer or stabiliser(z.dtype)
+        if message.r is None and message.c is not None:
+            c = damped(message.c, z, epsilon, call.step.rectified)
+        else:
+            c = quotient(message.relevance(z), stabilise(z, epsilon))
+        call.book("stabiliser", lambda: c * sign(z) * epsilon)
+        return self.plain.backward(call, Message(c))
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,9 @@ class Norm(Rule):
     def _rule(self, step: Step) -> Rule:
         if step.kind in ("dense", "convolution", "affine"):
             return Epsilon(self.stabilizer)
-        return Proportional(self.stabilizer) if step.node.target in AVERAGE_OF else Shares(stabilizer=self.stabilizer)
+        if step.node.target in AVERAGE_OF:
+            return Proportional(self.stabilizer)
+        return Shares(self.stabilizer, TABLE[step.node.target].rule)
 
     def supports(self, step: Step) -> str | None:
         if step.kind not in ("dense", "convolution", "affine", "add", "pool", "structural", "upsample"):

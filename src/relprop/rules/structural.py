@@ -96,14 +96,14 @@ class Gradient(Rule):
     def backward(self, call: Call, message: Message) -> Messages:
         messages = call.messages or {0: message}
         if not self.moves:
-            messages = {i: self._coefficient(call, i, m) for i, m in messages.items()}
+            messages = {i: Message(coefficient(call, m, i)) for i, m in messages.items()}
         c = self._pull_back(call, {i: m.c for i, m in messages.items()})
         r = self._pull_back(call, {i: m.r for i, m in messages.items()})
         for node in self.constants(call.step):
             if call.step.accounting and (share := c.get(node)) is not None:
-                kind = self.constant_kind(call, node)
+                kind = constant_kind(call, node)
                 shown = call.node if call.node.target in BROADCASTING else node
-                call.book(kind, lambda n=node, s=share: _finite(call.value(n), s), node=shown)  # type: ignore[misc]
+                call.book(kind, lambda n=node, s=share: finite_product(call.value(n), s), node=shown)  # type: ignore[misc]
         sent = []
         for node in call.active:
             factor = self.factor(call.step, node)
@@ -112,13 +112,6 @@ class Gradient(Rule):
         if self.fills or not self.linear:
             self._book_remainder(call, "constant" if self.fills else "remainder", messages, sent)
         return sent
-
-    def constant_kind(self, call: Call, node: Node) -> str:
-        """How the share of a constant is booked."""
-        plan = call.run_state.plan
-        if node in plan.graph.constants:
-            return "parameter"
-        return "stopped" if node in plan.tainted else "input"
 
     def _pull_back(self, call: Call, gradients: dict[int, Tensor | None]) -> dict[Node, Tensor]:
         edges, given = [], []
@@ -137,17 +130,6 @@ class Gradient(Rule):
         )
         return {n: run.accumulate(g) for n, g in zip(nodes, pulled, strict=True) if g is not None}
 
-    def _coefficient(self, call: Call, index: int, message: Message) -> Message:
-        """Relevance as a coefficient: the one division by an activation, stabilised and booked."""
-        if message.r is None:
-            return message
-        output = call.output
-        a = call.run_state.accumulate(output[index] if isinstance(output, (tuple, list)) else output)
-        c = divide(message.r, a)
-        if not isinstance(output, (tuple, list)):
-            call.book("conversion", lambda: message.r - a * c)  # type: ignore[operator]
-        return Message(c if message.c is None else c + message.c)
-
     def _book_remainder(self, call: Call, kind: str, messages: dict[int, Message], sent: Messages) -> None:
         """Book the relevance of the output less that of the inputs."""
         if call.run_state.ledger is None:
@@ -161,15 +143,37 @@ class Gradient(Rule):
                 call.book(kind, lambda m=m, n=node: -_relevance(call.value(n), m), node=node)  # type: ignore[misc]
 
 
+def coefficient(call: Call, message: Message, index: int = 0) -> Tensor:
+    """The message as a coefficient alone; what the division by a vanishing activation loses is booked."""
+    if message.r is None:
+        assert message.c is not None
+        return message.c
+    output = call.output
+    several = isinstance(output, (tuple, list))
+    a = call.run_state.accumulate(output[index] if several else output)
+    c = divide(message.r, a)
+    if not several:
+        call.book("conversion", lambda: message.r - a * c)  # type: ignore[operator]
+    return c if message.c is None else c + message.c
+
+
+def constant_kind(call: Call, node: Node) -> str:
+    """How the share of a constant is booked."""
+    plan = call.run_state.plan
+    if node in plan.graph.constants:
+        return "parameter"
+    return "stopped" if node in plan.tainted else "input"
+
+
 def _relevance(a: Tensor, message: Message) -> Tensor:
     """The relevance of ``a``, where a coefficient of zero also silences an infinite activation (a mask's -inf)."""
     if message.c is None:
         return message.relevance(a)
-    product = _finite(a, message.c)
+    product = finite_product(a, message.c)
     return product if message.r is None else product + message.r
 
 
-def _finite(a: Tensor, c: Tensor) -> Tensor:
+def finite_product(a: Tensor, c: Tensor) -> Tensor:
     """``a * c``, where a coefficient of zero also silences an infinite activation (a mask's -inf)."""
     return torch.where(c == 0, 0, a * c)
 
@@ -338,4 +342,4 @@ register(
     aten.grid_sampler_3d.default,
 )
 
-__all__ = ["FILLS", "LINEAR", "MOVES", "Gradient", "constant_inputs"]
+__all__ = ["FILLS", "LINEAR", "MOVES", "Gradient", "coefficient", "constant_inputs", "constant_kind", "finite_product"]

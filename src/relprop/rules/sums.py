@@ -13,48 +13,41 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..message import RELEVANCE, Form, Message
-from .base import Call, Messages, Step, argument_of, register
-from .structural import Gradient
+from ..message import COEFFICIENT, RELEVANCE, Form, Message
+from .base import Call, Messages, Rule, Step, argument_of, register
+from .structural import coefficient, constant_inputs, constant_kind, finite_product
 
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class Sum(Gradient):
+class Sum(Rule):
     """z = x + y: R_x = x/z R, R_y = y/z R, without the division (Bach et al. 2015, Eq. 56)."""
 
-    linear: bool = True
-
     def form(self, step: Step) -> Form:
-        return RELEVANCE if _keeps_all(step) else super().form(step)
+        return RELEVANCE if _keeps_all(step) else COEFFICIENT
 
     def saves(self, step: Step) -> set[Node]:
-        if _keeps_all(step):
-            return {step.node}
-        return super().saves(step)
-
-    def forward(self, call: Call) -> Any:
-        return call.run() if _keeps_all(call.step) else super().forward(call)
+        saved = {step.node} if step.form.r or _keeps_all(step) else set()
+        return saved | (set(constant_inputs(step)) if step.accounting else set())
 
     def backward(self, call: Call, message: Message) -> Messages:
-        if _keeps_all(call.step):
+        step = call.step
+        if _keeps_all(step):
             # a single input: without the bias, or with the bias' share handed to it, it has all the relevance
-            relevance = message.relevance(call.output)
-            return [Message(r=_sum_to(relevance, call.shape(call.active[0])))]
-        sent = super().backward(call, message)
-        for constant, coefficient in _biases(call.step):
-            if isinstance(constant, Node):
-                continue  # booked by its own gradient, like every constant input
-            z = call.run_state.shapes[call.node]
-            c = message.c if message.r is None else self._coefficient(call, 0, message).c
-            assert c is not None
-            call.book("bias", lambda c=c, k=constant * coefficient: (c * k).expand(z))  # type: ignore[misc]
-        return sent
-
-
-    def constant_kind(self, call: Call, node: Node) -> str:
-        return "bias" if _is_bias(node) else super().constant_kind(call, node)
+            relevance = message.relevance(call.output if message.c is not None else None)
+            return [Message(r=_sum_to(relevance, call.shape(step.active[0])))]
+        c = coefficient(call, message)
+        sent: dict[Node, Tensor] = {}
+        for term, k in terms(step.node):
+            share = c if k == 1 else c * k
+            if term in step.active:
+                part = _sum_to(share, call.shape(term))
+                sent[term] = sent[term] + part if term in sent else part
+            elif step.accounting:
+                kind = "bias" if _is_bias(term) else constant_kind(call, term)
+                call.book(kind, lambda t=term, s=share: finite_product(call.value(t), s))  # type: ignore[misc]
+        return [Message(sent[n]) for n in step.active]
 
 
 def _biases(step: Step) -> list[tuple[Any, float]]:

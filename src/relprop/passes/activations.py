@@ -1,0 +1,84 @@
+"""Activations that a model writes out (``0.5 * x * (1 + tanh(...))``, ``x * sigmoid(1.702 * x)``) are one operation.
+
+Such a product has two factors that are both functions of one tensor, element by element. Taken apart, part of the
+relevance would leave through the constants of the inner function; the rule of an activation is meant for the whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..graph import Graph, calls
+from .clean import remove_dead_code
+
+aten = torch.ops.aten
+
+PRODUCTS = {aten.mul.Tensor, aten.div.Tensor}
+POINTWISE = {
+    *PRODUCTS,
+    *(aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar, aten.neg.default, aten.pow.Tensor_Scalar, aten.square.default),
+    *(aten.tanh.default, aten.sigmoid.default, aten.erf.default, aten.exp.default, aten.log1p.default),
+    *(aten.softplus.default, aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.hardsigmoid.default),
+    *(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default),
+}
+
+
+class Formula:
+    """A function of one tensor, as the operations that it is written in."""
+
+    def __init__(self, x: Node, nodes: list[Node]):
+        self.x, self.nodes = x, [(n, n.target, n.args, n.kwargs) for n in nodes]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        values: dict[Node, Any] = {self.x: x}
+        for node, target, args, kwargs in self.nodes:
+            args, kwargs = torch.fx.node.map_arg((args, kwargs), values.__getitem__)
+            values[node] = target(*args, **kwargs)  # type: ignore[operator]
+        return values[self.nodes[-1][0]]
+
+    def __repr__(self) -> str:
+        return " ".join(str(target).removeprefix("aten.").partition(".")[0] for _, target, _, _ in self.nodes)
+
+
+def written_activation(x: Tensor, formula: Formula) -> Tensor:
+    """An activation that the model has no name for."""
+    return formula(x)
+
+
+def name_activations(graph: Graph) -> None:
+    """Replace products of two functions of the same tensor by one activation."""
+    position = {node: i for i, node in enumerate(graph.nodes)}
+    for node in list(graph.nodes):
+        if not calls(node) or node.target not in PRODUCTS:
+            continue
+        found = _expression(node, position)
+        if found is None:
+            continue
+        x, nodes = found
+        with graph.fx.inserting_before(node):
+            new = graph.fx.call_function(written_activation, (x, Formula(x, nodes)))
+        new.meta, position[new] = node.meta, position[node]
+        node.replace_all_uses_with(new)
+        graph.outputs[:] = [new if o is node else o for o in graph.outputs]
+    remove_dead_code(graph)
+
+
+def _expression(product: Node, position: dict[Node, int]) -> tuple[Node, list[Node]] | None:
+    """The tensor that both factors are functions of, and the operations between; None if there is no such tensor."""
+    if len(product.all_input_nodes) != 2:
+        return None
+    nodes, frontier = [product], set(product.all_input_nodes)
+    while len(frontier) > 1:
+        latest = max(frontier, key=position.__getitem__)  # whatever all others come from is not behind it
+        shape = getattr(latest.meta.get("val"), "shape", None)
+        if latest.target not in POINTWISE or shape != product.meta["val"].shape or len(nodes) > 12:
+            return None
+        nodes.append(latest)
+        frontier = (frontier - {latest}) | set(latest.all_input_nodes)
+    x = frontier.pop()
+    same = isinstance(x.meta.get("val"), Tensor) and x.meta["val"].shape == product.meta["val"].shape
+    return (x, sorted(nodes, key=position.__getitem__)) if same else None
