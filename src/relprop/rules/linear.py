@@ -36,7 +36,7 @@ from ..message import (
     stabiliser,
 )
 from .base import Call, Messages, Rule, Step
-from .layers import Layer, layer_of
+from .layers import Layer, layer_in, layer_of
 
 
 def positive(x: Tensor) -> Tensor:
@@ -132,6 +132,17 @@ class Neurons:
             return self.transpose(s, up())
         return torch.where(self.a >= 0, self.transpose(s, up()), self.transpose(s, down()))
 
+    def transpose_both(self, s_up: Tensor, s_down: Tensor, up: Weight, k: float) -> Tensor:
+        """Σ_k s_up up_jk + s_down down_jk for positive inputs, and the other way round for negative ones.
+
+        The two weights add up to a multiple of the plain one, up + down = k w, which saves a product.
+        """
+        difference = self.transpose(s_up - s_down, up())
+        for_positive = difference + k * self.transpose(s_down, self.w)
+        if not self.signed:
+            return for_positive
+        return torch.where(self.a >= 0, for_positive, k * self.transpose(s_up, self.w) - difference)
+
     # -- what is absorbed ---------------------------------------------------------------------------------------------
 
     def absorb(self, kind: str, amount: Callable[[], Tensor]) -> None:
@@ -176,8 +187,7 @@ class LinearRule(Rule):
         return {step.node, *step.active}
 
     def forward(self, call: Call) -> Any:
-        layer = layer_of(call.node, lambda n: n not in call.active)
-        assert layer is not None
+        layer = layer_in(call)
         if call.step.bias != "zero" or layer.bias is None:
             return call.run()
         # z without bias cannot be had from z with bias: the difference of the two would be rounding where z is zero
@@ -185,8 +195,7 @@ class LinearRule(Rule):
         return z + layer.spread_bias(call.value(layer.bias))
 
     def backward(self, call: Call, message: Message) -> Messages:
-        layer = layer_of(call.node, lambda n: n not in call.active)
-        assert layer is not None
+        layer = layer_in(call)
         neurons = Neurons(call, layer, message)
         sent = self.propagate(neurons)
         spread = neurons.redistributed()
@@ -284,23 +293,25 @@ class Gamma(LinearRule):
 
     def propagate(self, n: Neurons) -> Message:
         b, relevance = n.b, n.relevance
-        # w + γ w⁺ and w + γ w⁻
         favour_up = n.weight(("gamma up", self.gamma), lambda w: w + self.gamma * positive(w))
         favour_down = n.weight(("gamma down", self.gamma), lambda w: w + self.gamma * negative(w))
         bias_up = None if b is None else b + self.gamma * positive(b)
-        if n.call.step.rectified:
-            return Message(c=self._branch(n, relevance, favour_up, favour_down, bias_up))
-        bias_down = None if b is None else b + self.gamma * negative(b)
-        up = n.z >= 0
-        c = self._branch(n, torch.where(up, relevance, 0), favour_up, favour_down, bias_up)
-        return Message(c=c + self._branch(n, torch.where(up, 0, relevance), favour_down, favour_up, bias_down))
-
-    def _branch(self, n: Neurons, relevance: Tensor, up: Weight, down: Weight, b: Tensor | None) -> Tensor:
-        z = _plus(n.forward_by_sign(up, down), b)
+        z_up = _plus(n.forward_by_sign(favour_up, favour_down), bias_up)
+        if n.call.step.rectified:  # no relevance where z is negative
+            s = quotient(relevance, z_up + self.stabilizer)
+            n.absorb_bias(s, bias_up)
+            n.absorb("stabiliser", lambda: s * self.stabilizer)
+            return Message(c=n.transpose_by_sign(s, favour_up, favour_down))
+        z, k = n.z, 2 + self.gamma
+        is_up = z >= 0
+        z = torch.where(is_up, z_up, k * z - z_up)  # z + γ z⁺ or z + γ z⁻, and z = z⁺ + z⁻
         s = quotient(relevance, stabilise(z, self.stabilizer))
-        n.absorb_bias(s, b)
+        s_up, s_down = torch.where(is_up, s, 0), torch.where(is_up, 0, s)
+        if b is not None:
+            n.absorb_bias(s_up, bias_up)
+            n.absorb_bias(s_down, b + self.gamma * negative(b))
         n.absorb("stabiliser", lambda: s * sign(z) * self.stabilizer)
-        return n.transpose_by_sign(s, up, down)
+        return Message(c=n.transpose_both(s_up, s_down, favour_up, k))
 
 
 @dataclass(frozen=True)
@@ -329,23 +340,19 @@ class AlphaBeta(LinearRule):
             raise RuleError(f"{type(self).__name__}: alpha - beta must be 1, got {self.alpha} - {self.beta}")
 
     def propagate(self, n: Neurons) -> Message:
-        b, relevance = n.b, n.relevance
-        up, down = n.positive_weight, n.negative_weight
+        b, relevance, epsilon = n.b, n.relevance, self.stabilizer or stabiliser(n.w.dtype)
         b_up, b_down = (None, None) if b is None else (positive(b), negative(b))
-        z_up = _plus(n.forward_by_sign(up, down), b_up)
-        z_down = _plus(n.forward_by_sign(down, up), b_down)
-        no_up, no_down = z_up == 0, z_down == 0
+        z_up = _plus(n.forward_by_sign(n.positive_weight, n.negative_weight), b_up)
+        z_down = n.z - z_up
+        # z⁻ is the rest of z: what is left by rounding is no part
+        no_up, no_down = z_up == 0, z_down >= -64 * torch.finfo(z_up.dtype).eps * z_up
         for_up = torch.where(no_up, 0, torch.where(no_down, 1.0, self.alpha) * relevance)
         for_down = torch.where(no_down, 0, torch.where(no_up, 1.0, -self.beta) * relevance)
-        c = self._part(n, for_up, z_up, up, down, b_up) + self._part(n, for_down, z_down, down, up, b_down)
-        n.absorb("stabiliser", lambda: torch.where(no_up & no_down, relevance, 0))
-        return Message(c=c)
-
-    def _part(self, n: Neurons, share: Tensor, z: Tensor, up: Weight, down: Weight, b: Tensor | None) -> Tensor:
-        s = quotient(share, stabilise(z, self.stabilizer or stabiliser(z.dtype)))
-        n.absorb_bias(s, b)
-        n.absorb("stabiliser", lambda: share - s * z)
-        return n.transpose_by_sign(s, up, down)
+        s_up, s_down = quotient(for_up, z_up + epsilon), quotient(for_down, z_down - epsilon)
+        n.absorb_bias(s_up, b_up)
+        n.absorb_bias(s_down, b_down)
+        n.absorb("stabiliser", lambda: (s_up - s_down) * epsilon + torch.where(no_up & no_down, relevance, 0))
+        return Message(c=n.transpose_both(s_up, s_down, n.positive_weight, 1))
 
 
 @dataclass(frozen=True)
