@@ -272,7 +272,7 @@ class LRP0(Epsilon):
 
 @dataclass(frozen=True)
 class Gamma(LinearRule):
-    """LRP-γ: R_j = Σ_k a_j (w_jk + γ w_jk⁺) / Σ_0,j a_j (w_jk + γ w_jk⁺) R_k (Montavon et al. 2019, §10.2.3).
+    """LRP-γ: R_j = Σ_k a_j (w_jk + γ w_jk⁺) / Σ_0,j a_j (w_jk + γ w_jk⁺) R_k (Montavon et al. 2019, §10.2.1).
 
     Generalised to inputs and outputs of either sign (Andéol et al. 2021): contributions of the sign of z_k are favoured.
 
