@@ -42,16 +42,21 @@ class Derived:
         return self._store
 
 
+SMALL = 1 << 16
+"""Parameters of fewer values are compared one by one, larger ones by the sum of their bits and some values."""
+
+
 def _checksum(tensors: list[Tensor]) -> Tensor:
-    """The bits of every tensor as integers, added up; and a few values by position, since a sum does not know order."""
-    sums = []
-    for t in tensors:
-        flat = t.detach().reshape(-1)
-        if flat.is_complex() or flat.dtype == torch.bool:
-            flat = torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat.byte()
-        step = 8 // flat.element_size()
-        whole = len(flat) // step * step if flat.storage_offset() % step == 0 else 0
-        sums.append(flat[:whole].view(torch.int64).sum())
-        sums.append(flat[whole:].double().sum().view(torch.int64))
-        sums.append(flat[:: max(1, len(flat) // 16)].double().cumsum(0).sum().view(torch.int64))
-    return torch.stack([s.cpu() for s in sums]) if sums else torch.zeros(0, dtype=torch.int64)
+    """What changes when any value does. The sum of a tensor's bits does not know their order: some values stand for it."""
+    flat = [t.detach().reshape(-1) for t in tensors]
+    flat = [torch.view_as_real(t).reshape(-1) if t.is_complex() else t for t in flat]
+    values = [t if len(t) < SMALL else t[:: len(t) // 64] for t in flat]
+    parts = [torch.cat([v for v in values if v.dtype == dtype]).double().cpu() for dtype in {v.dtype for v in values}]
+    for t in flat:
+        if len(t) >= SMALL:
+            step = 8 // t.element_size()
+            start = -t.storage_offset() % step
+            end = start + (len(t) - start) // step * step
+            parts.append(t[start:end].view(torch.int64).sum().reshape(1).view(torch.float64).cpu())
+            parts += [t[:start].double().cpu(), t[end:].double().cpu()]
+    return torch.cat(parts).view(torch.int64) if parts else torch.zeros(0, dtype=torch.int64)
