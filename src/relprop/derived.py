@@ -30,33 +30,35 @@ class Derived:
         self.parameters = [n for n in graph.parameters if n in used]
         self._store: dict[Any, Any] = {}
         self._state: tuple[Any, ...] | None = None
-        self._sum: Tensor | None = None
+        self._values: list[Tensor] | None = None
 
     def current(self, values: dict[Node, Any]) -> dict[Any, Any]:
         """The store as it is valid for these parameters."""
         tensors = [values[n] for n in self.parameters]
         state = tuple((t.data_ptr(), t._version, t.dtype, t.shape) for t in tensors)
-        total = _checksum(tensors)
-        if state != self._state or self._sum is None or not torch.equal(total, self._sum):
-            self._store, self._state, self._sum = {}, state, total
+        now = _checksum(tensors)
+        before = self._values
+        same = before is not None and len(now) == len(before) and all(map(torch.equal, now, before))
+        if state != self._state or not same:
+            self._store, self._state, self._values = {}, state, now
         return self._store
 
 
-SMALL = 1 << 16
+SMALL = 1 << 13
 """Parameters of fewer values are compared one by one, larger ones by the sum of their bits and some values."""
 
 
-def _checksum(tensors: list[Tensor]) -> Tensor:
+def _checksum(tensors: list[Tensor]) -> list[Tensor]:
     """What changes when any value does. The sum of a tensor's bits does not know their order: some values stand for it."""
     flat = [t.detach().reshape(-1) for t in tensors]
-    flat = [torch.view_as_real(t).reshape(-1) if t.is_complex() else t for t in flat]
     values = [t if len(t) < SMALL else t[:: len(t) // 64] for t in flat]
-    parts = [torch.cat([v for v in values if v.dtype == dtype]).double().cpu() for dtype in {v.dtype for v in values}]
+    kinds = dict.fromkeys((v.dtype, v.device) for v in values)
+    parts = [torch.cat([v for v in values if (v.dtype, v.device) == kind]) for kind in kinds]
     for t in flat:
         if len(t) >= SMALL:
             step = 8 // t.element_size()
             start = -t.storage_offset() % step
             end = start + (len(t) - start) // step * step
-            parts.append(t[start:end].view(torch.int64).sum().reshape(1).view(torch.float64).cpu())
-            parts += [t[:start].double().cpu(), t[end:].double().cpu()]
-    return torch.cat(parts).view(torch.int64) if parts else torch.zeros(0, dtype=torch.int64)
+            parts.append(t[start:end].view(torch.int64).sum())
+            parts += [p.clone() for p in (t[:start], t[end:]) if len(p)]
+    return parts

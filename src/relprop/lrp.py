@@ -320,9 +320,13 @@ def _check_inputs(leaves: list[Any]) -> None:
 
 
 def _check_devices(graph: Graph, leaves: list[Any]) -> None:
+    first = next(iter(graph.parameters.values()), None)
+    tensors = [(i, x) for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.ndim]
+    if first is None or all(x.device == graph.lookup(first).device for _, x in tensors):
+        return
     devices = {graph.lookup(name).device for name in graph.parameters.values()}
-    for i, x in enumerate(leaves):
-        if isinstance(x, Tensor) and x.ndim and devices and x.device not in devices:
+    for i, x in tensors:
+        if x.device not in devices:
             raise InputError(
                 f"input {i} is on {x.device}, the model on {', '.join(map(str, devices))}: move one of them with .to(device)."
             )

@@ -51,6 +51,7 @@ def _is_identity(node: Node) -> bool:
     if target in IDENTITIES:
         return True
     if target in CASTS and isinstance(node.args[0], Node):
-        before, after = node.args[0].meta.get("val"), node.meta.get("val")
+        before: Any = node.args[0].meta.get("val")
+        after: Any = node.meta.get("val")
         return isinstance(before, torch.Tensor) and (before.dtype, before.device) == (after.dtype, after.device)
     return False

@@ -25,6 +25,7 @@ SHAPE_ONLY = {
 
 def find_constants(graph: Graph) -> None:
     """Fill ``graph.constants``: parameters, sizes, and what is computed from nothing else."""
+    graph.parameters = {n: name for n, name in graph.parameters.items() if n.users or n in graph.outputs}
     graph.constants = set(graph.parameters)
     for node in graph.nodes:
         if not calls(node):

@@ -25,19 +25,19 @@ def refuse_training_mode(graph: Graph) -> None:
 
 def _is_training(node: Node) -> bool:
     target: Any = node.target
+    args: Any = node.args
     if target is aten.dropout.default:
-        return bool(node.args[2]) and node.args[1] != 0
+        return bool(args[2]) and bool(args[1] != 0)
     if target is aten.native_dropout.default:
-        return bool(node.args[2]) and node.args[1] != 0
+        return bool(args[2]) and bool(args[1] != 0)
     if target in (aten._native_batch_norm_legit.default, aten._native_batch_norm_legit_functional.default):
-        return bool(node.args[5])
+        return bool(args[5])
     if target is aten.batch_norm.default:
-        return bool(node.args[5])
+        return bool(args[5])
     if target in (aten.bernoulli.default, aten.bernoulli.p, aten.alpha_dropout.default, aten.feature_dropout.default):
         return True
     if target in (aten.lstm.input, aten.gru.input):
-        return bool(node.args[6]) and node.args[5] != 0
+        return bool(args[6]) and bool(args[5] != 0)
     if target is aten.scaled_dot_product_attention.default:
-        probability = node.kwargs.get("dropout_p", node.args[4] if len(node.args) > 4 else 0.0)
-        return probability != 0
+        return bool(node.kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0) != 0)
     return False

@@ -61,7 +61,8 @@ class Proportional(Rule):
         return {step.node} if step.form.c else set()
 
     def forward(self, call: Call) -> Any:
-        x, kernel, *rest = (*call.node.args,)
+        arguments: Any = call.node.args
+        x, kernel, *rest = arguments
         stride, padding, _, ceil_mode = [*rest, *[[], 0, 1, False][len(rest) :]]
         with torch.enable_grad():
             source = call.run_state.source(call.value(x))
