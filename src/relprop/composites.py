@@ -263,6 +263,16 @@ def cp_lrp(epsilon: float = 1e-6, gamma: float = 0.0, conv_gamma: float = 0.25) 
     )
 
 
+@named
+def mamba_lrp(epsilon: float = 1e-6) -> Composite:
+    """MambaLRP (Jafari et al., NeurIPS 2024): the parameters of the state space (Δ, A, B, C) are held constant.
+
+    What they multiply, the signal, takes all relevance. SiLU passes relevance on, the output gate gets half, and the
+    statistics of norms are held, as everywhere.
+    """
+    return _composite("mamba_lrp", (select.state_space(), Stop()), *attnlrp(epsilon, conv_gamma=0.0).pairs)
+
+
 _LAYERS = select.linear() | select.affine()
 _CONVOLUTIONS = select.convolution() | select.affine()
 
@@ -276,7 +286,9 @@ def _sums(stabilizer: float) -> tuple[tuple[Selector, Rule], ...]:
 def default(scope: Scope) -> Composite:
     """What "auto" stands for: chosen by what the graph contains. The choice and its reason are in the plan."""
     kinds = set(scope.kinds.values())
-    if kinds & {"attention", "softmax"}:
+    if scope.matches(select.state_space()) and kinds & {"convolution"}:
+        composite, reason = mamba_lrp(), "the graph has a state space with selective parameters"
+    elif kinds & {"attention", "softmax"}:
         composite, reason = attnlrp(), "the graph has attention"
     elif "recurrent" in kinds:
         composite, reason = epsilon(1e-3), "the graph has recurrent layers"

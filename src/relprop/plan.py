@@ -15,6 +15,7 @@ from .derived import Derived
 from .errors import RuleError, UnsupportedOperation
 from .graph import Graph, calls, describe, is_float, module_path, operation, source_line, where
 from .message import COEFFICIENT, NOTHING, RELEVANCE, Form
+from .passes.batch_axis import shuffle
 from .passes.batch_norm import shift_map
 from .passes.signs import nonnegative
 from .rules.base import STOPPED, TABLE, Rule, Step, Stop
@@ -58,7 +59,7 @@ class Plan:
         return self.aliases.get(step.node, step.node)
 
     def __str__(self) -> str:
-        rows = [("node", "operation", "module", "rule", "chosen by", "source")]
+        rows: list[tuple[str, ...]] = [("node", "operation", "module", "rule", "chosen by", "source")]
         for step in self.steps.values():
             rows.append(
                 (step.node.name, operation(step.node), module_path(step.node), str(step.rule), step.reason, source_line(step.node))
@@ -117,7 +118,7 @@ def make_plan(
     for node in scope.nodes:
         if node not in chosen and (rule := _default_rule(node, scope)) is not None:
             chosen[node] = (rule, "default")
-    stopped = _stopped(scope, chosen)
+    stopped = _stopped(scope, chosen, active)
 
     plan = Plan(graph, {}, sources, roots, composite, [], scope, tainted, bias)
     reached: set[Node] = {r for r in roots if r in active}
@@ -211,6 +212,11 @@ def _picks(node: Node) -> bool:
     return node.target is operator.getitem
 
 
+def _made_by(node: Node) -> Node:
+    """The operation behind a pick."""
+    return node.args[0] if _picks(node) else node  # type: ignore[return-value]
+
+
 def _default_rule(node: Node, scope: Scope) -> Rule | None:
     if scope.kinds[node] in ("dense", "convolution", "affine"):
         return LRP0()
@@ -218,15 +224,14 @@ def _default_rule(node: Node, scope: Scope) -> Rule | None:
     return entry.rule if entry else None
 
 
-def _stopped(scope: Scope, chosen: dict[Any, tuple[Rule, str]]) -> set[Node]:
-    """Nodes whose value comes from a stopped one without any change but rearrangement."""
+def _stopped(scope: Scope, chosen: dict[Any, tuple[Rule, str]], active: set[Node]) -> set[Node]:
+    """Nodes whose value comes from stopped ones alone, whatever is done with them (routing weights are normalised)."""
     stopped: set[Node] = set()
     for node in scope.nodes:
         if node not in chosen:
             continue
-        before = [n for n in node.all_input_nodes if n in scope.kinds]
-        moved = scope.kinds[node] == "structural" and before and all(n in stopped for n in before)
-        if isinstance(chosen[node][0], Stop) or moved:
+        before = [n for n in map(_made_by, node.all_input_nodes) if n in active]
+        if isinstance(chosen[node][0], Stop) or (before and all(n in stopped for n in before)):
             stopped.add(node)
     return stopped
 
@@ -282,6 +287,8 @@ def _schedule(plan: Plan, keep: set[Node]) -> None:
             first_need.setdefault(node, step.node)
     for node, step_node in first_need.items():
         plan.release.setdefault(step_node, []).append(node)
+    if any(step.accounting for step in plan.steps.values()):  # the ledger follows rows that are shuffled
+        keep = keep | {index for node in plan.graph.nodes if calls(node) and (index := shuffle(node)) is not None}
     plan.saved |= keep
     for node in keep:
         for released in plan.release.values():
@@ -305,7 +312,8 @@ def _parameters_of(step: Step, plan: Plan) -> set[Node]:
     """Weights and other constants that a rule may ask for; they cost nothing, since the model holds them anyway."""
     layer = layer_of(step.node, lambda n: n not in step.active)
     wanted = [layer.weight, layer.bias] if layer is not None else step.node.all_input_nodes
-    return {n for n in wanted if isinstance(n, Node) and n in plan.graph.constants}
+    needs = layer.needs if layer is not None else ()
+    return {n for n in wanted if isinstance(n, Node) and n in plan.graph.constants}.union(needs)
 
 
 __all__ = ["RELEVANCE", "Plan", "describe", "make_plan", "table"]

@@ -39,7 +39,7 @@ class Run:
         self.flow: list[tuple[Node, Tensor]] | None = None
         self._anchor = torch.zeros((), requires_grad=True)
         self._owned: set[Node] = set()
-        self._axes: dict[Node, tuple[int, int]] | None = None
+        self._axes: dict[Node, Any] | None = None
         self._seeds(leaves)
         self._derived = {} if differentiable else plan.derived.current(self.values)
         self._constants = {} if differentiable else self._derived_constants()
@@ -152,9 +152,12 @@ class Run:
         if self._axes is None:
             from .passes.batch_axis import batch_axes
 
-            self._axes = batch_axes(self.plan.graph, self.shapes, b)
+            self._axes = batch_axes(self.plan.graph, self.shapes, self.values, b)
         dim, inner = self._axes.get(node, (0, 1))
-        if dim >= amount.ndim or amount.shape[dim] % (b * inner):
+        if isinstance(inner, Tensor) and amount.shape[dim : dim + 1] == inner.shape:
+            rows = amount.movedim(dim, 0).flatten(1).sum(1) if amount.ndim > 1 else amount
+            return rows.new_zeros(b).index_add(0, inner, rows)
+        if isinstance(inner, Tensor) or dim >= amount.ndim or amount.shape[dim] % (b * inner):
             # no samples in it (a parameter): every sample has an equal share
             return amount.sum().reshape(1).expand(b) / b
         split = amount.movedim(dim, 0).reshape(-1, b, inner, *amount.shape[:dim], *amount.shape[dim + 1 :])
@@ -190,7 +193,7 @@ class Run:
                     message = self._mask(node, message, masks[node])
                 if node in record:
                     record[node] = self._add(record[node], message.relevance(self.values[node]))
-                if self.flow is not None and (message.c is None or node in self.values):
+                if self.flow is not None and message and (message.c is None or node in self.values):
                     self.flow.append((node, message.relevance(self.values.get(node)).abs().sum()))
                 for source, sent in zip(step.active, step.rule.backward(call, message), strict=True):
                     if sent:

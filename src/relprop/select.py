@@ -16,12 +16,13 @@ import torch
 from torch.fx import Node
 
 from .errors import SelectionError
-from .graph import Graph, module_stack
+from .graph import Graph, is_float, module_stack
 from .rules.base import TABLE
 from .rules.layers import layer_of
 
 LINEAR_KINDS = ("dense", "convolution")
-_EMBEDDING = torch.ops.aten.embedding.default
+_ATEN = torch.ops.aten
+_EMBEDDING = _ATEN.embedding.default
 
 
 @dataclass
@@ -149,7 +150,7 @@ def norm() -> Selector:
 
 
 def gate() -> Selector:
-    """What only scales another active tensor: the activated side of a gated product, the weights of attention or experts.
+    """What only scales another active tensor: the activated side of a gated product, weights of attention or experts.
 
     Those are activations and softmax functions that end up, moved, normalised or scaled at most, as a factor of
     products and nowhere else. Of two activated factors the sigmoid is the gate (``tanh(x) * sigmoid(y)``).
@@ -194,7 +195,35 @@ def _origin(node: Node, scope: Scope) -> Node:
 
 def _may_be_active(node: Node, scope: Scope) -> bool:
     """Operations of the scope, and the sources in front of it."""
-    return node in scope.kinds or node in scope.graph.inputs or node.target in (operator.getitem, _EMBEDDING)
+    source = node in scope.graph.inputs or node.target in (operator.getitem, _EMBEDDING)
+    return node in scope.kinds or (source and is_float(node))
+
+
+def state_space() -> Selector:
+    """The parameters of a selective state space, which depend on the input: Δ, A, B and C.
+
+    Those are ``softplus`` and ``exp`` in front of products, and what the projection ``x_proj`` (Mamba) or the middle of
+    the mixer (Mamba-2: the second and third part of one split) hands to the recurrence.
+    """
+
+    def test(node: Node, scope: Scope) -> bool:
+        if node.target in (_ATEN.softplus.default, _ATEN.exp.default):
+            return _in_mixer(node)
+        if scope.kinds[node] == "dense":
+            return in_module(node, "*x_proj")
+        part = node.all_input_nodes[0] if node.all_input_nodes else node
+        if part.target is not operator.getitem or not _in_mixer(node):
+            return False
+        split, position = part.args
+        origin = _origin(split.args[0], scope)  # type: ignore[union-attr, arg-type]
+        return position in (1, 2) and scope.kinds.get(origin) == "activation"
+
+    return Selector("state_space()", test)
+
+
+def _in_mixer(node: Node) -> bool:
+    """Whether a module around a node calls itself a state space."""
+    return any(any(name in kind for name in ("Mamba", "SSM", "S6")) for _, kind in module_stack(node))
 
 
 def softmax() -> Selector:

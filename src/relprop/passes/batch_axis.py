@@ -1,7 +1,8 @@
 """Where the samples are in every tensor, so that the ledger can keep one account for each.
 
 A dimension may hold more than the samples: ``[T * B, D]`` after a view. The axis is given as (dimension, inner): the
-dimension's size is outer * B * inner, with the samples in the middle.
+dimension's size is outer * B * inner, with the samples in the middle. Where rows have been shuffled (tokens sorted by
+the expert that they are sent to), ``inner`` is the sample of every row instead.
 """
 
 from __future__ import annotations
@@ -19,22 +20,34 @@ aten = torch.ops.aten
 VIEWS = {aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int}
 
 
-def batch_axes(graph: Graph, shapes: dict[Node, Any], batch: int) -> dict[Node, tuple[int, int]]:
+def batch_axes(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int) -> dict[Node, Any]:
     """Node -> (dimension, inner) for every tensor that holds samples."""
     symbol = next((s for s in (_batch_symbol(n) for n in graph.inputs if n is not None) if s is not None), None)
-    axes: dict[Node, tuple[int, int]] = {n: (0, 1) for n in graph.inputs if n is not None and shapes[n][:1] == (batch,)}
+    axes: dict[Node, Any] = {n: (0, 1) for n in graph.inputs if n is not None and shapes[n][:1] == (batch,)}
     for node in graph.nodes:
-        if not calls(node) or node not in shapes:
+        if not calls(node):
             continue
         before = next(((n, axes[n]) for n in node.all_input_nodes if n in axes), None)
-        if before is None:
+        if node not in shapes:  # several outputs: each looks for its own axis
+            if before is not None:
+                axes[node], shapes[node] = before[1], shapes[before[0]]
             continue
         shape = tuple(shapes[node])
+        if before is None:
+            if (d := _dimension_named(symbol, node)) is not None:  # a parameter, repeated for every sample
+                axes[node] = (d, 1)
+            continue
         source, (dim, inner) = before
-        if node.target in VIEWS:
+        if (index := shuffle(node, dim)) is not None and isinstance(rows := values.get(index), Tensor):
+            found = _shuffled(rows, dim, inner, batch)
+        elif isinstance(inner, Tensor):
+            found = (dim, inner) if shape[dim : dim + 1] == inner.shape else None
+        elif node.target in VIEWS:
             found = _through_view(tuple(shapes[source]), dim, inner, shape, batch)
+        elif (d := _moved_to(node, dim, len(shapes[source]))) is not None:
+            found = (d, inner)
         else:
-            found = _through(node, shape, inner, batch, symbol, dim)
+            found = _through(node, shape, tuple(shapes[source]), inner, batch, symbol, dim)
         if found is not None:
             axes[node] = found
     return axes
@@ -45,6 +58,32 @@ def _batch_symbol(node: Node) -> Any:
     if isinstance(value, Tensor) and value.ndim and not isinstance(value.shape[0], int):
         return value.shape[0].node.expr
     return None
+
+
+def _dimension_named(symbol: Any, node: Node) -> int | None:
+    """The dimension whose captured size is the number of samples."""
+    value = node.meta.get("val")
+    if symbol is None or not isinstance(value, Tensor):
+        return None
+    return next((d for d, n in enumerate(value.shape) if not isinstance(n, int) and n.node.expr == symbol), None)
+
+
+def shuffle(node: Node, dim: int = 0) -> Node | None:
+    """The index by which an operation picks rows along a dimension."""
+    if node.target is aten.index_select.default and node.args[1] == dim:
+        return node.args[2]  # type: ignore[return-value]
+    index: Any = node.args[1] if node.target is aten.index.Tensor else []
+    alone = len(index) == dim + 1 and all(i is None for i in index[:dim])
+    return index[dim] if alone and index[dim].meta["val"].ndim == 1 else None
+
+
+def _shuffled(rows: Tensor, dim: int, inner: Any, batch: int) -> tuple[int, Any]:
+    """The sample of every picked row, in regular form if the rows are in order again."""
+    sample = inner[rows] if isinstance(inner, Tensor) else rows // inner % batch
+    steps = (sample != sample[:1]).nonzero()
+    run = int(steps[0]) if len(steps) else len(sample)
+    regular = torch.arange(len(sample), device=sample.device) // run % batch
+    return (dim, run) if run * batch <= len(sample) and torch.equal(sample, regular) else (dim, sample)
 
 
 def _through_view(before: tuple[int, ...], dim: int, inner: int, after: tuple[int, ...], batch: int) -> Any:
@@ -58,7 +97,19 @@ def _through_view(before: tuple[int, ...], dim: int, inner: int, after: tuple[in
     return None
 
 
-def _through(node: Node, shape: tuple[int, ...], inner: int, batch: int, symbol: Any, dim: int) -> Any:
+def _moved_to(node: Node, dim: int, ndim: int) -> int | None:
+    """Where a permutation puts a dimension."""
+    if node.target is aten.permute.default:
+        return [d % ndim for d in node.args[1]].index(dim)  # type: ignore[union-attr, operator]
+    if node.target is aten.transpose.int:
+        x, y = (d % ndim for d in node.args[1:3])  # type: ignore[operator]
+        return {x: y, y: x}.get(dim, dim)
+    return None
+
+
+def _through(
+    node: Node, shape: tuple[int, ...], before: tuple[int, ...], inner: int, batch: int, symbol: Any, dim: int
+) -> Any:
     """Other operations: the dimension whose captured size names the batch, or that still fits."""
     value = node.meta.get("val")
     if symbol is not None and isinstance(value, Tensor):
@@ -66,6 +117,8 @@ def _through(node: Node, shape: tuple[int, ...], inner: int, batch: int, symbol:
             if not isinstance(size, int) and symbol in size.node.expr.free_symbols:
                 return (d, inner if shape[d] % (batch * inner) == 0 else 1)
         return None
+    if len(shape) == len(before) and shape[dim] == before[dim]:
+        return (dim, inner)
     fitting = [d for d, size in enumerate(shape) if size == batch]
     if dim in fitting or not fitting:
         return (dim, inner) if dim < len(shape) and shape[dim] % (batch * inner) == 0 else None

@@ -25,11 +25,13 @@ def decompose(graph: Graph) -> None:
     for node in list(graph.nodes):
         if not calls(node):
             continue
-        maker = MAKERS.get(node.target)
+        maker = MAKERS.get(node.target) or MAKERS.get(str(node.target).removesuffix(".default"))
         if maker is None:
             continue
         with graph.fx.inserting_before(node):
             new = maker(graph, node)
+        if new is node:
+            continue
         node.replace_all_uses_with(new)
         graph.outputs[:] = [new if o is node else o for o in graph.outputs]
     remove_dead_code(graph)
@@ -73,6 +75,37 @@ def _lerp(graph: Graph, node: Node) -> Node:
     return _call(graph, node, aten.add.Tensor, (x, _call(graph, node, aten.mul.Tensor, (weight, difference))))
 
 
+def _glu(graph: Graph, node: Node) -> Node:
+    """GLU is a product of one half with the sigmoid of the other."""
+    value, dim = node.meta["val"], node.args[1] if len(node.args) > 1 else -1
+    size, half = node.args[0].meta["val"].shape[dim], value.shape[dim]  # type: ignore[union-attr, index]
+    a, b = (_call(graph, node, aten.slice.Tensor, (node.args[0], dim, *ends)) for ends in ((0, half), (half, size)))
+    return _call(graph, node, aten.mul.Tensor, (a, _call(graph, node, aten.sigmoid.default, (b,))))
+
+
+def _copy(graph: Graph, node: Node) -> Node:
+    return _call(graph, node, spread, (node.args[1], node.args[0]))
+
+
+def spread(x: Tensor, like: Tensor) -> Tensor:
+    """What is written over a tensor: ``x``, in its shape."""
+    return x.expand(like.shape).to(like.dtype)
+
+
+def _grouped(graph: Graph, node: Node) -> Node:
+    x, weight, ends, *rest = [*node.args, *node.kwargs.values()]
+    if any(r is not None for r in rest) or weight.meta["val"].ndim != 3 or x.meta["val"].ndim != 2:
+        return node
+    return _call(graph, node, grouped_product, (x, weight, ends))
+
+
+def grouped_product(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """Rows of ``x`` in groups that end at ``ends``, each times a matrix of its own: the experts of a mixture."""
+    starts = [0, *ends.tolist()]
+    parts = [x[i:j] @ w for i, j, w in zip(starts, starts[1:], weight, strict=False)]
+    return torch.cat([*parts, x.new_zeros(x.shape[0] - starts[-1], weight.shape[2])])
+
+
 def _same_padding(graph: Graph, node: Node) -> Node:
     x, weight, bias, stride, mode, dilation, groups = [*node.args, *[None] * 7][:7]
     dims = weight.meta["val"].ndim - 2  # type: ignore[union-attr]
@@ -99,5 +132,9 @@ MAKERS: dict[Any, Any] = {
     aten.baddbmm.default: _product_plus(aten.bmm.default),
     aten.addcmul.default: _addcmul,
     aten.lerp.Tensor: _lerp,
+    aten.glu.default: _glu,
+    aten.copy.default: _copy,
+    aten._grouped_mm.default: _grouped,
+    "transformers.grouped_mm_fallback": _grouped,
     **dict.fromkeys(PADDED, _same_padding),
 }

@@ -16,30 +16,42 @@ from ..graph import Graph, calls
 aten = torch.ops.aten
 
 CASTS = {aten._to_copy.default, aten.to.dtype, aten.type_as.default}
-SOFTMAX = {aten.softmax.int, aten.log_softmax.int, aten._softmax.default}
+STRICT = {
+    *(aten.matmul.default, aten.mm.default, aten.bmm.default, aten.einsum.default, aten.linear.default),
+    *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.scaled_dot_product_attention.default),
+}
+"""Operations whose inputs must have the same precision."""
 
 
 def keep_double(graph: Graph) -> None:
     """Remove casts from double to a lower floating-point precision; values cast back later are then double already."""
-    double = {n for n in graph.nodes if not calls(n) and _dtype(n) == torch.float64}
+    double: set[Node] = set()
     for node in list(graph.nodes):
-        if not calls(node):
-            continue
-        enters = any(n in double for n in node.all_input_nodes)
-        if not enters or not _is_float(_dtype(node)):
-            continue
-        double.add(node)
-        if _dtype(node) == torch.float64:
+        dtype, enters = _dtype(node), any(n in double for n in node.all_input_nodes)
+        several = isinstance(node.meta.get("val"), (tuple, list))
+        if dtype == torch.float64 or (enters and (several or _is_float(dtype))):
+            double.add(node)
+        if not enters or dtype == torch.float64 or not _is_float(dtype):
             continue
         if node.target in CASTS:
             node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
             graph.outputs[:] = [node.args[0] if o is node else o for o in graph.outputs]
-            double.add(node.args[0])  # type: ignore[arg-type]
             graph.fx.erase_node(node)
             double.discard(node)
-        elif node.target in SOFTMAX:
-            node.args = tuple(a for a in node.args if not isinstance(a, torch.dtype))
-            node.kwargs = {k: v for k, v in node.kwargs.items() if k != "dtype"}
+            continue
+        node.args = tuple(a for a in node.args if not isinstance(a, torch.dtype))
+        node.kwargs = {k: v for k, v in node.kwargs.items() if not isinstance(v, torch.dtype)}
+        if node.target in STRICT:
+            _raise(graph, node, [n for n in node.all_input_nodes if n not in double and _is_float(_dtype(n))])
+
+
+def _raise(graph: Graph, node: Node, singles: list[Node]) -> None:
+    """Bring the other factors of a product to double precision."""
+    for single in singles:
+        with graph.fx.inserting_before(node):
+            cast = graph.fx.call_function(aten._to_copy.default, (single,), {"dtype": torch.float64})
+        cast.meta = {**single.meta, "val": single.meta["val"].double()}
+        node.replace_input_with(single, cast)
 
 
 def _dtype(node: Node) -> Any:

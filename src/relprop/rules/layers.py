@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..passes.batch_norm import affine, channelwise, mapped_bias
-from ..passes.decompose import uneven_convolution
-from .base import argument_of
+from ..passes.decompose import grouped_product, uneven_convolution
+from .base import Call, argument_of
 
 aten = torch.ops.aten
 
@@ -29,9 +29,15 @@ class Layer:
     """The parts of one linear operation: which argument is the input, the weight, the bias, and its two maps."""
 
     kind = "dense"
+    needs: tuple[Node, ...] = ()
+    """Further inputs whose values the maps depend on."""
 
     def __init__(self, x: Any, weight: Any, bias: Any):
         self.x, self.weight, self.bias = x, weight, bias
+
+    def bind(self, call: Call) -> Layer:
+        """The layer with the values of ``needs`` in this run."""
+        return self
 
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
         """W a, without bias."""
@@ -74,6 +80,23 @@ class MatrixLeft(Layer):
 
     def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002
         return w.mT @ s
+
+
+class Grouped(Layer):
+    """Rows in groups, each times a matrix of its own: the experts of a mixture."""
+
+    def __init__(self, x: Any, weight: Any, ends: Any):
+        super().__init__(x, weight, None)
+        self.needs, self.ends = (ends,), ends
+
+    def bind(self, call: Call) -> Layer:
+        return Grouped(self.x, self.weight, call.value(self.ends))
+
+    def forward(self, a: Tensor, w: Tensor) -> Tensor:
+        return grouped_product(a, w, self.ends)
+
+    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002
+        return grouped_product(s, w.mT, self.ends)
 
 
 class Convolution(Layer):
@@ -139,6 +162,13 @@ class Affine(Layer):
         return channelwise(b, self.x.meta["val"].ndim)
 
 
+def layer_in(call: Call) -> Layer:
+    """The layer that a call is, ready to be applied."""
+    layer = layer_of(call.node, lambda n: n not in call.active)
+    assert layer is not None
+    return layer.bind(call)
+
+
 def layer_of(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
     """The layer that a node is, or None if it is no linear operation with a constant weight.
 
@@ -170,6 +200,8 @@ def _candidate(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
         return layer
     if target is affine:
         return Affine(*node.args[:3])
+    if target is grouped_product:
+        return Grouped(*node.args)
     if target in MATMULS:
         x, y = node.args[0], node.args[1]
         if is_constant(y) and _ndim(y) == 2:

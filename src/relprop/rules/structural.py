@@ -17,6 +17,7 @@ from torch.fx import Node
 
 from ..graph import is_float
 from ..message import COEFFICIENT, Form, Message, divide
+from ..passes.decompose import spread
 from .base import Call, Messages, Rule, Step, register
 
 aten = torch.ops.aten
@@ -269,6 +270,7 @@ register(
     aten.atleast_1d.default,
     aten.atleast_2d.default,
     aten.atleast_3d.default,
+    spread,
 )
 register(
     "structural",
@@ -304,7 +306,6 @@ register(
     aten.fft_irfft2.default,
     aten.real.default,
     aten.imag.default,
-    aten.copy.default,
     aten.maximum.default,
     aten.minimum.default,
     aten.max.other,
