@@ -149,11 +149,8 @@ def test_text_of_embeddings():
             return x.relu().sum(2)
 
     explanation = relprop.LRP(Embedded()).explain(torch.rand(1, 3, 4))
-    assert explanation.html(["a", "b", "c"]) == view.tokens_html(
-        ["a", "b", "c"],
-        explanation.relevance[0],
-        title=f"target {int(explanation.target)}: {float(explanation.value):.4g}",
-    )
+    page = view.tokens_html(["a", "b", "c"], explanation.relevance[0])
+    assert explanation.html(["a", "b", "c"], title=None) == page
     explanation.figure(tokens=["a", "b", "c"])
 
 
@@ -169,9 +166,7 @@ def test_text_of_several_targets():
 def test_several_inputs_are_chosen_by_name():
     x = {"left": torch.randn(2, 4), "right": torch.randn(2, 4)}
     explanation = relprop.LRP(Pair()).explain(x, 0)
-    with pytest.raises(
-        ValueError, match=r"2 inputs have relevance: choose one with wrt=, of 0 \('left'\), 1 \('right'\)"
-    ):
+    with pytest.raises(ValueError, match=r"choose one with wrt=, of 0 \('left'\), 1 \('right'\)"):
         explanation.figure()
     for wrt, name in ((1, "right"), ("left", "left")):
         bars = explanation.figure(wrt=wrt).axes[0].patches
@@ -225,7 +220,7 @@ def test_what_cannot_be_drawn(image, text, two_targets):
         image.save("cat")
     with pytest.raises(ValueError, match="image= is for images"):
         text.figure(0, torch.rand(3, 8, 8))
-    with pytest.raises(ValueError, match=r"a text's is \[T\]"):
+    with pytest.raises(ValueError, match=r"a text is \[T\]"):
         image.html()
     with pytest.raises(ValueError, match="for 2 tokens"):
         text.figure(tokens=["a", "b"])

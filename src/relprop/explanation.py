@@ -89,9 +89,7 @@ class Explanation:
             options.setdefault("shared", True)
             return view.figure(relevance, image, **options)
         if image is not None:
-            raise ValueError(
-                f"image= is for images, but the relevance of one sample has shape {list(relevance.shape[1:])}"
-            )
+            raise ValueError(f"image= is for images; relevance of one sample has shape {list(relevance.shape[1:])}")
         if len(relevance) > 1:
             raise ValueError(f"there are {len(relevance)} targets: choose one with which=0 to {len(relevance) - 1}")
         options.setdefault("title", titles[0])
@@ -103,8 +101,8 @@ class Explanation:
                 only, given = only.T, given.T
             return view.series(only, options.pop("values", given), **options)
         raise ValueError(
-            f"no picture for relevance of shape {list(relevance.shape[1:])} (one sample); an image is [C, H, W], a series "
-            "[T, F] or [T]. Reduce .relevance to one of these and draw it with relprop.view"
+            f"no picture for relevance of shape {list(relevance.shape[1:])} (one sample); an image is [C, H, W], a "
+            "series [T, F] or [T]. Reduce .relevance to one of these and draw it with relprop.view"
         )
 
     def html(
@@ -129,9 +127,7 @@ class Explanation:
         """
         drawn = self._drawn(sample, wrt, which)
         if drawn.relevance.ndim not in (2, 3):
-            raise ValueError(
-                f"relevance of one sample has shape {list(drawn.relevance.shape[1:])}; a text's is [T] or [T, D]"
-            )
+            raise ValueError(f"relevance of a text is [T] or [T, D], not {list(drawn.relevance.shape[1:])}")
         words = _words(tokens, drawn.relevance[0], drawn.given)
         return "\n".join(
             view.tokens_html(words, relevance, **{"title": title, **options})
@@ -181,9 +177,7 @@ class Explanation:
         relevance = relevance.detach().cpu() if several else relevance.detach().cpu()[None]
         count = len(self.value[0] if several else self.value)
         if relevance.ndim < 2 or given.ndim < 1 or given.shape[0] != count:
-            raise ValueError(
-                f"relevance of shape {list(relevance.shape[several:])} has no dimension for {count} samples"
-            )
+            raise ValueError(f"relevance {list(relevance.shape[several:])} has no dimension for {count} samples")
         if not -count <= sample < count:
             raise ValueError(f"sample={sample}; there are {count} samples")
         if which is not None and not several:
@@ -239,9 +233,7 @@ def _words(tokens: Sequence[str] | None, relevance: Tensor, given: Tensor) -> Se
     if tokens is not None:
         return tokens
     if given.dtype.is_floating_point or given.ndim != 1:
-        raise ValueError(
-            f"relevance of one sample has shape {list(relevance.shape)}; pass tokens=, one string per position"
-        )
+        raise ValueError(f"relevance of a sample is {list(relevance.shape)}; pass tokens=, one string per position")
     return [f"{i} " for i in given.tolist()]
 
 
