@@ -8,11 +8,7 @@ one real run.
 
 from __future__ import annotations
 
-import io
-import json
-import re
 import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +21,8 @@ from torch.export import Dim, ExportedProgram
 from torch.export.dynamic_shapes import ShapesCollection
 from torch.export.graph_signature import InputKind, OutputKind
 
-from .errors import CaptureError
+from .archive import load
+from .errors import CaptureError, reason_of
 from .graph import Graph
 from .passes import canonize
 
@@ -127,12 +124,12 @@ class Capturer:
         except Exception as error:
             raise CaptureError(
                 f"{type(self.model).__name__} could not be exported, nor recorded from one run.\n"
-                f"torch.export says: {_reason(failures[-1])}\nThe run says: {_reason(error)}"
+                f"torch.export says: {reason_of(failures[-1])}\nThe run says: {reason_of(error)}"
             ) from error
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"{type(self.model).__name__} cannot be exported ({_reason(failures[-1])}); its operations are recorded "
+                f"{type(self.model).__name__} cannot be exported ({reason_of(failures[-1])}); its operations are recorded "
                 "from one real run instead, and anew whenever the inputs change.",
                 stacklevel=4,
             )
@@ -273,74 +270,6 @@ def _is_functional(program: ExportedProgram) -> bool:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Files
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def load(path: Path) -> ExportedProgram:
-    """Load a ``.pt2`` file. A file that would run code while it is unpickled is refused.
-
-    Raises:
-        CaptureError: if there is no such file, if it is damaged, or if it holds more than tensors.
-    """
-    if not path.is_file():
-        raise CaptureError(f"there is no file {str(path)!r}.")
-    content = path.read_bytes()
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(content))
-        members = {name: archive.read(name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CaptureError(f"{str(path)!r} is no .pt2 file, or it is damaged: {error}") from error
-    _refuse_code(path, members)
-    try:
-        return torch.export.load(io.BytesIO(content))
-    except Exception as error:
-        raise CaptureError(f"{str(path)!r} could not be loaded: {_reason(error)}") from error
-
-
-def _refuse_code(path: Path, members: dict[str, bytes]) -> None:
-    """torch.export.load unpickles parts of the archive freely: check them first in torch's safe mode."""
-    plain = set()
-    for name, data in members.items():
-        if name.endswith(".json"):
-            try:
-                parsed = json.loads(data)
-            except ValueError as error:
-                raise CaptureError(f"{str(path)!r} is damaged: {name} is no JSON.") from error
-            for expression in _values_of(parsed, "expr_str"):
-                if not re.fullmatch(r"[\w\s+\-*/%(),.<>=&|~!]*", str(expression)) or "__" in str(expression):
-                    raise CaptureError(f"{str(path)!r} is refused: {name} holds the expression {expression!r}.")
-            for entry in _values_of(parsed, "config"):
-                if isinstance(entry, dict):
-                    plain |= {
-                        payload["path_name"]
-                        for payload in entry.values()
-                        if isinstance(payload, dict) and not payload.get("use_pickle", True)
-                    }
-    for name, data in members.items():
-        tensors_only = name.rpartition("/")[2] in plain
-        if tensors_only or not (data.startswith(b"PK") or (data[:1] == b"\x80" and data[1:2] < b"\x06")):
-            continue
-        try:
-            torch.load(io.BytesIO(data), weights_only=True)
-        except Exception as error:
-            raise CaptureError(
-                f"{str(path)!r} is refused: {name} holds more than tensors, and loading it could run code. "
-                f"({_reason(error)})"
-            ) from error
-
-
-def _values_of(tree: Any, key: str) -> list[Any]:
-    """All values that are stored under ``key`` anywhere in a parsed JSON document."""
-    if isinstance(tree, dict):
-        found = [tree[key]] if key in tree else []
-        return found + [v for child in tree.values() for v in _values_of(child, key)]
-    if isinstance(tree, list):
-        return [v for child in tree for v in _values_of(child, key)]
-    return []
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Small helpers
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -436,9 +365,3 @@ def _names(in_spec: Any, count: int) -> list[str]:
             if isinstance(leaf, int):
                 names[leaf] = prefix + pytree.keystr(path)
     return names
-
-
-def _reason(error: BaseException) -> str:
-    """The first line that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

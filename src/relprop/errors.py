@@ -31,3 +31,9 @@ class SelectionError(RelpropError, ValueError):
 
 class RelevanceWarning(UserWarning):
     """Relevance grew, vanished or lost its guarantee at a named operation."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The kind of an error and the first line of it that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
