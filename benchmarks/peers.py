@@ -39,7 +39,9 @@ def _zennit(case: Case) -> dict[str, Run]:
 
     canonizers = [ResNetCanonizer()] if "resnet" in case.name else [SequentialMergeBatchNorm()]
     made = {
-        "zennit epsilon": composites.LayerMapComposite([(nn.Conv2d, _zennit_epsilon()), (nn.Linear, _zennit_epsilon())]),
+        "zennit epsilon": composites.LayerMapComposite(
+            [(nn.Conv2d, _zennit_epsilon()), (nn.Linear, _zennit_epsilon())]
+        ),
         "zennit epsilon_plus": composites.EpsilonPlus(canonizers=canonizers),
         "zennit epsilon_gamma_box": composites.EpsilonGammaBox(low=-3.0, high=3.0, canonizers=canonizers),
         "zennit epsilon_alpha2_beta1": composites.EpsilonAlpha2Beta1(canonizers=canonizers),
@@ -100,18 +102,19 @@ def _autolrp(case: Case) -> Run:
     return run
 
 
-class _Counter(TorchDispatchMode):
-    forward = {"convolution", "mkldnn_convolution", "addmm", "mm", "bmm", "_mkldnn_linear"}
-    backward = {"convolution_backward"}
+FORWARD = {"convolution", "mkldnn_convolution", "addmm", "mm", "bmm", "_mkldnn_linear"}
+BACKWARD = {"convolution_backward"}
 
+
+class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.counts = [0, 0]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        self.counts[0] += name in self.forward
-        self.counts[1] += name in self.backward
+        self.counts[0] += name in FORWARD
+        self.counts[1] += name in BACKWARD
         return func(*args, **(kwargs or {}))
 
 
