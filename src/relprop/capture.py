@@ -22,7 +22,7 @@ from torch.export.dynamic_shapes import ShapesCollection
 from torch.export.graph_signature import InputKind, OutputKind
 
 from .archive import load
-from .errors import CaptureError, reason_of
+from .errors import CaptureError, InputError, reason_of
 from .graph import Graph
 from .passes import canonize
 
@@ -43,7 +43,7 @@ class Capture:
         for leaf, shape in zip(leaves, self.shapes, strict=True):
             if shape is not None and not _fits(leaf.shape, shape, sizes):
                 return False
-        return True
+        return _guards_hold(self.shapes, sizes)
 
 
 class Capturer:
@@ -76,19 +76,23 @@ class Capturer:
         for capture in known:
             if capture.accepts(leaves):
                 return capture.graph
-        graph = self._capture(args, kwargs, leaves, [capture.example for capture in known])
-        shapes = [_captured_shape(node) for node in graph.inputs]
-        # a recorded graph is only valid for its own inputs; of the others the shapes suffice
-        example = [x.clone() if isinstance(x, Tensor) else x for x in leaves] if graph.recorded else _shapes(leaves)
-        capture = Capture(graph, shapes, example)
-        if not graph.recorded and not capture.accepts(leaves):
+        capture = self._made(args, kwargs, leaves, [capture.example for capture in known])
+        if not capture.accepts(leaves) and self.model is not None:  # a single sample takes another branch than two
+            capture = self._made(args, kwargs, leaves, None)
+        if not capture.accepts(leaves):
             raise CaptureError(
-                f"the program was exported for inputs of shape {[s for s in shapes if s is not None]}, "
+                f"the program was exported for inputs of shape {[s for s in capture.shapes if s is not None]}, "
                 f"got {[tuple(x.shape) for x in leaves if isinstance(x, Tensor)]}. Export it with dynamic shapes, "
                 "or give it inputs of the shape it was made for."
             )
-        known[:] = [capture] if graph.recorded else [*known, capture][-self.limit :]
-        return graph
+        known[:] = [capture] if capture.graph.recorded else [*known, capture][-self.limit :]
+        return capture.graph
+
+    def _made(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: Any) -> Capture:
+        graph = self._capture(args, kwargs, leaves, before)
+        # a recorded graph is only valid for its own inputs; of the others the shapes suffice
+        example = [x.clone() if isinstance(x, Tensor) else x for x in leaves] if graph.recorded else _shapes(leaves)
+        return Capture(graph, [_captured_shape(node) for node in graph.inputs], example)
 
     def _state(self) -> Any:
         """What changes the graph besides the inputs: modes, and where and how the parameters are stored."""
@@ -99,7 +103,7 @@ class Capturer:
         return (training, None if first is None else (first.dtype, first.device))
 
     def _capture(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]]
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]] | None
     ) -> Graph:
         if self.model is None:
             assert self.program is not None
@@ -122,6 +126,7 @@ class Capturer:
         except CaptureError:
             raise
         except Exception as error:
+            self._refuse_inputs(args, kwargs, leaves)
             raise CaptureError(
                 f"{type(self.model).__name__} could not be exported, nor recorded from one run.\n"
                 f"torch.export says: {reason_of(failures[-1])}\nThe run says: {reason_of(error)}"
@@ -134,6 +139,35 @@ class Capturer:
                 stacklevel=4,
             )
         return graph
+
+
+    def devices(self) -> set[torch.device]:
+        """Where the parameters and buffers are."""
+        if self.model is None:
+            assert self.program is not None
+            return {v.device for v in _program_state(self.program).values() if isinstance(v, Tensor)}
+        return {v.device for v in (*self.model.parameters(), *self.model.buffers())}
+
+    def _refuse_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]) -> None:
+        """If the model itself cannot run on these inputs, it is not the capture that is to blame.
+
+        Raises:
+            InputError: with the inputs as they came and what the model says about them.
+        """
+        assert self.model is not None
+        try:
+            with torch.no_grad():
+                self.model(*args, **kwargs)
+        except Exception as error:
+            came = "; ".join(
+                f"input {i}: shape {tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else f"input {i}: {x!r}"
+                for i, x in enumerate(leaves)
+            )
+            dtypes = dict.fromkeys(str(p.dtype) for p in self.model.parameters())
+            own = f" (its parameters are {', '.join(dtypes)})" if dtypes else ""
+            raise InputError(
+                f"{type(self.model).__name__}{own} cannot run on these inputs ({came}). It says: {reason_of(error)}"
+            ) from error
 
 
 class TensorsOnly(nn.Module):
@@ -342,12 +376,21 @@ def _fits(actual: Sequence[int], captured: Sequence[Any], sizes: dict[str, int])
         elif dim.node.expr.is_Symbol:
             if sizes.setdefault(str(dim), n) != n:
                 return False
-            lower = dim.node.shape_env.var_to_range[dim.node.expr].lower
-            if n < lower and n != 1:
+            bounds = dim.node.shape_env.var_to_range[dim.node.expr]
+            if (n < bounds.lower and n != 1) or n > bounds.upper:
                 return False
         elif int(dim.node.expr.subs({s: sizes.get(str(s), 0) for s in dim.node.expr.free_symbols})) != n:
             return False
     return True
+
+
+def _guards_hold(shapes: Sequence[Any], sizes: dict[str, int]) -> bool:
+    """Whether the model, which may branch on sizes, would take the branches that it took at capture."""
+    symbolic = [dim for shape in shapes if shape is not None for dim in shape if not isinstance(dim, int)]
+    if not symbolic:
+        return True
+    guards = [guard.expr for guard in symbolic[0].node.shape_env.guards]
+    return not any(guard.subs({s: sizes.get(str(s), s) for s in guard.free_symbols}) == False for guard in guards)  # noqa: E712
 
 
 def _same(x: Any, y: Any) -> bool:

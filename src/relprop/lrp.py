@@ -24,8 +24,9 @@ from .graph import Graph, is_float, where
 from .hidden import channel_mask, module_outputs
 from .ledger import Ledger
 from .message import Message
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, refuse_gaps
 from .propagate import GROWTH, Run, diagnose
+from .rules.base import table_version
 from .targets import Seed, Several, main_output, seed_of
 
 BIAS_POLICIES = ("absorb", "redistribute", "zero")
@@ -177,10 +178,9 @@ class LRP:
 
     def _graph(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Graph, list[Any]]:
         leaves = pytree.tree_leaves((args, kwargs))
-        _check_inputs(leaves)
+        _check_inputs(leaves, self._capturer.devices())
         with torch.inference_mode(False):
             graph = self._capturer(args, kwargs)
-        _check_devices(graph, leaves)
         return graph, leaves
 
     def _plan(
@@ -194,8 +194,8 @@ class LRP:
         strict: bool = True,
         keep: tuple[Node, ...] = (),
     ) -> Plan:
-        chosen = _chosen_inputs(graph, wrt)
-        key = (id(graph), chosen, roots, accounting, strict, keep)
+        chosen = _chosen_inputs(graph, leaves, wrt)
+        key = (id(graph), chosen, roots, accounting, strict, keep, table_version())
         if key not in self._plans:
             if len(self._plans) > 64:
                 self._plans.clear()
@@ -244,7 +244,8 @@ class LRP:
         start, channels = _start(graph, at)
         roots = _roots(graph, target) if start is None else (start,)
         keep = (*recorded.values(), *masks, *roots)
-        plan = self._plan(graph, leaves, wrt, roots, accounting=accounting, keep=keep)
+        # which of several outputs a function uses is known when it has been called
+        plan = self._plan(graph, leaves, wrt, roots, accounting=accounting, strict=len(roots) < 2, keep=keep)
         targets = _targets(target)
         run = Run(plan, leaves, retain=len(targets) > 1 or accounting, batch=batch_size(leaves))
         output_leaves = [run.values[o] if isinstance(o, Node) else o for o in graph.outputs]
@@ -256,6 +257,7 @@ class LRP:
             else:
                 found = seed_of(one, output_leaves, graph.unflatten_output, seed)
                 seeds = _seeds(graph, plan, found)
+            refuse_gaps(plan, seeds)
             ledger = _open_ledger(run, found, seeds, graph, output_leaves) if accounting else None
             hidden: dict[Node, Tensor | None] = dict.fromkeys(recorded.values())
             messages = run.sweep(seeds, masks, hidden)
@@ -301,7 +303,7 @@ def _like_inputs(inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return kwargs if isinstance(inputs, Mapping) else tuple(args)
 
 
-def _check_inputs(leaves: list[Any]) -> None:
+def _check_inputs(leaves: list[Any], devices: set[torch.device]) -> None:
     tensors = [(i, x) for i, x in enumerate(leaves) if isinstance(x, Tensor)]
     if not tensors:
         raise InputError("the inputs hold no tensor.")
@@ -310,40 +312,47 @@ def _check_inputs(leaves: list[Any]) -> None:
             raise InputError(f"input {i} is an empty batch: shape {tuple(x.shape)}.")
         if x.dtype.is_complex:
             raise InputError(f"input {i} is complex ({x.dtype}); give real and imaginary parts as real tensors.")
-        if x.dtype.is_floating_point and not bool(torch.isfinite(x).all()):
-            bad = (~torch.isfinite(x)).nonzero()[0].tolist()
-            if not bool(torch.isnan(x).any()) and x.ndim >= 2 and bool((x[~torch.isfinite(x)] < 0).all()):
-                continue  # an additive attention mask
-            raise InputError(
-                f"input {i} holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite, the first at index {bad}."
-            )
-
-
-def _check_devices(graph: Graph, leaves: list[Any]) -> None:
-    first = next(iter(graph.parameters.values()), None)
-    tensors = [(i, x) for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.ndim]
-    if first is None or all(x.device == graph.lookup(first).device for _, x in tensors):
-        return
-    devices = {graph.lookup(name).device for name in graph.parameters.values()}
-    for i, x in tensors:
-        if x.device not in devices:
+        if x.ndim and devices and x.device not in devices:
             raise InputError(
                 f"input {i} is on {x.device}, the model on {', '.join(map(str, devices))}: move one of them with .to(device)."
             )
+        if x.dtype.is_floating_point and not _is_mask(x) and not bool(torch.isfinite(x).all()):
+            _refuse_infinite(i, x)
 
 
-def _chosen_inputs(graph: Graph, wrt: Any) -> tuple[int, ...]:
-    """Positions of the inputs to explain."""
+def _refuse_infinite(i: int, x: Tensor) -> None:
+    bad = ~torch.isfinite(x)
+    raise InputError(
+        f"input {i} holds {int(bad.sum())} values that are NaN or infinite, the first at index {bad.nonzero()[0].tolist()}."
+    )
+
+
+def _is_mask(x: Any) -> bool:
+    """An additive attention mask: its only infinite values are -inf."""
+    if not isinstance(x, Tensor) or not x.dtype.is_floating_point or x.ndim < 2:
+        return False
+    lowest, highest = torch.aminmax(x)
+    return bool(lowest == -torch.inf) and bool(highest < torch.inf)  # NaN is neither
+
+
+def _chosen_inputs(graph: Graph, leaves: list[Any], wrt: Any) -> tuple[int, ...]:
+    """Positions of the inputs to explain; a mask that holds -inf is none unless nothing else is left."""
     tensors = [i for i, n in enumerate(graph.inputs) if n is not None]
     if wrt is None:
         explained = [i for i in tensors if is_float(graph.inputs[i]) or token_nodes(graph, graph.inputs[i])]  # type: ignore[arg-type]
-        return tuple(explained)
+        chosen = [i for i in explained if not _is_mask(leaves[i])] or explained
+        for i in chosen:
+            if _is_mask(leaves[i]):
+                _refuse_infinite(i, leaves[i])
+        return tuple(chosen)
     chosen = []
     for name in [wrt] if isinstance(wrt, (str, int)) else list(wrt):
         found = [i for i in tensors if name in (i, graph.input_names[i])]
         if not found:
             known = ", ".join(repr(graph.input_names[i]) for i in tensors)
             raise InputError(f"wrt={name!r} names no tensor input; there are {known}.")
+        if _is_mask(leaves[found[0]]):
+            _refuse_infinite(found[0], leaves[found[0]])
         chosen += found
     return tuple(chosen)
 

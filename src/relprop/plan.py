@@ -144,12 +144,26 @@ def make_plan(
         reached |= set(step.active)
         steps.append(step)
     plan.gaps.reverse()
-    if plan.gaps and strict:
-        raise UnsupportedOperation(_explain_gaps(plan.gaps))
+    if strict:
+        refuse_gaps(plan)
     plan.steps = {step.node: step for step in reversed(steps)}
     _assign_forms(plan)
     _schedule(plan, set(keep))
     return plan
+
+
+def refuse_gaps(plan: Plan, seeded: Iterable[Node] | None = None) -> None:
+    """Raise if relevance that starts at the seeded nodes (default: all roots) meets an operation without a rule.
+
+    Raises:
+        UnsupportedOperation: naming the first one, and how many more there are.
+    """
+    gaps = plan.gaps
+    if gaps and seeded is not None:
+        behind = _ancestors(list(seeded))
+        gaps = [n for n in gaps if n in behind]
+    if gaps:
+        raise UnsupportedOperation(_explain_gaps(gaps))
 
 
 def _explain_gaps(gaps: list[Node]) -> str:
@@ -243,7 +257,7 @@ def _stopped(scope: Scope, chosen: dict[Any, tuple[Rule, str]], active: set[Node
 
 def _assign_forms(plan: Plan) -> None:
     """Follow the forms of messages back from the output, and mark where zero relevance is certain."""
-    forms: dict[Node, Form] = {root: COEFFICIENT for root in plan.roots}
+    forms: dict[Node, Form] = dict.fromkeys(plan.roots, COEFFICIENT)
     known = nonnegative(plan.graph)
     for step in reversed(list(plan.steps.values())):
         step.form = forms.get(step.node, NOTHING)
@@ -316,4 +330,4 @@ def _parameters_of(step: Step, plan: Plan) -> set[Node]:
     return {n for n in wanted if isinstance(n, Node) and n in plan.graph.constants}.union(needs)
 
 
-__all__ = ["RELEVANCE", "Plan", "describe", "make_plan", "table"]
+__all__ = ["RELEVANCE", "Plan", "describe", "make_plan", "refuse_gaps", "table"]

@@ -87,11 +87,16 @@ def main_output(leaves: list[Any], unflatten: Callable[[list[Any]], Any]) -> int
         found = numbered.get(name) if hasattr(numbered, "get") else getattr(numbered, name, None)
         if isinstance(found, int) and found in floats:
             return found
-    names = [f"{_path(numbered, i)} {tuple(leaves[i].shape)}" for i in floats]
+    names = [f"{_path(numbered, i)} {_shown(leaves[i].shape)}" for i in floats]
     raise TargetError(
         f"the model returns several tensors ({'; '.join(names)}): say which one with a function, such as "
         "target=lambda output: output[0][:, 3], that gives one scalar per sample."
     )
+
+
+def _shown(shape: Sequence[Any]) -> str:
+    """A shape, with B for the number of samples if it is open."""
+    return "(" + ", ".join(str(n) if isinstance(n, int) else "B" for n in shape) + ")"
 
 
 def _path(numbered: Any, i: int) -> str:
@@ -222,3 +227,110 @@ def _accumulate(x: Tensor) -> Tensor:
 
 def _along_batch(v: Tensor, like: Tensor) -> Tensor:
     return v.reshape(-1, *[1] * (like.ndim - 1)) if like.shape[:1] == v.shape else v.mean()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Helpers: functions from the output to one scalar per sample
+# ---------------------------------------------------------------------------------------------------------------------
+
+Scalar = Callable[[Any], Tensor]
+
+
+def class_index(index: int | Tensor) -> Scalar:
+    """The score of a class, in an output [B, C]: one class for all samples, or one for each."""
+    return lambda output: _pick(scores(output), index)
+
+
+def token(position: int | Tensor, id: int | Tensor) -> Scalar:
+    """The score of a token at a position, in an output [B, T, vocabulary]."""
+    return lambda output: _pick(scores(output), position, id)
+
+
+def span(start: int, ids: Sequence[int] | Tensor) -> Scalar:
+    """The scores of a generated answer, summed over its tokens.
+
+    Args:
+        start: position of the answer's first token in the input. A causal model predicts it one position earlier.
+        ids: the answer's tokens, [T] or one row for each sample, [B, T].
+
+    Raises:
+        TargetError: if the answer starts at the first position, where nothing predicts it.
+    """
+    if start == 0:
+        raise TargetError("span: nothing in front of position 0 predicts its token; start is counted in the input")
+
+    def target(output: Any) -> Tensor:
+        z = scores(output)
+        rows = torch.as_tensor(ids, device=z.device).expand(len(z), -1)
+        first = start % z.shape[1] - 1
+        return z[:, first : first + rows.shape[1]].gather(2, rows[..., None])[..., 0].sum(1)
+
+    return target
+
+
+def contrast(target: int | Tensor | Scalar, other: int | Tensor | Scalar) -> Scalar:
+    """Why this and not that: the difference of two targets, which are classes or helpers like these."""
+    one, two = (t if callable(t) else class_index(t) for t in (target, other))
+    return lambda output: one(output) - two(output)
+
+
+def mask(region: Tensor, index: int) -> Scalar:
+    """The scores of a class within a region of a segmentation [B, C, ...], summed.
+
+    Args:
+        region: what counts, a boolean or a weight per pixel, [H, W] or [B, H, W].
+        index: the class.
+    """
+    return lambda output: (scores(output)[:, index] * region.to(scores(output).device)).flatten(1).sum(1)
+
+
+def class_region(index: int) -> Scalar:
+    """The scores of a class in a segmentation [B, C, ...], summed over the pixels that it wins."""
+
+    def target(output: Any) -> Tensor:
+        z = scores(output)
+        return (z[:, index] * (z.argmax(1) == index)).flatten(1).sum(1)
+
+    return target
+
+
+def box(index: int | None, number: int | None = None) -> Scalar:
+    """The score of a detected box.
+
+    Args:
+        index: the class, for scores [B, boxes, C]; None for detections that are a list of dictionaries (one per sample,
+            with "scores"), as torchvision makes them.
+        number: which box; None is the one that scores highest.
+    """
+
+    def target(output: Any) -> Tensor:
+        found = [d["scores"] for d in output] if index is None else list(scores(output)[..., index])
+        return torch.stack([z.max() if number is None else z[number] for z in found])
+
+    return target
+
+
+def regression(reference: float | Tensor, index: int = 0) -> Scalar:
+    """How far a prediction is from a reference value, y - reference (Letzgus et al. 2022).
+
+    The reference acts as a bias of the output: the ledger books its share, and the inputs explain y itself.
+
+    Args:
+        reference: the value compared with, such as the mean of the data, or one for each sample.
+        index: which output, of several [B, n].
+    """
+    return lambda output: scores(output).flatten(1)[:, index] - torch.as_tensor(reference).to(scores(output))
+
+
+def scores(output: Any) -> Tensor:
+    """The tensor that index targets refer to: the only one, or the one called ``logits``."""
+    leaves, spec = pytree.tree_flatten(output)
+    found: Tensor = leaves[main_output(leaves, lambda x: pytree.tree_unflatten(x, spec))]
+    return found
+
+
+def _pick(z: Tensor, *index: int | Tensor) -> Tensor:
+    if z.ndim != len(index) + 1:
+        raise TargetError(f"the output has shape {tuple(z.shape)}; this target is for {len(index) + 1} dimensions.")
+    columns = (i.to(z.device) if isinstance(i, Tensor) else i for i in index)
+    return z[(torch.arange(len(z), device=z.device), *columns)]

@@ -169,6 +169,15 @@ def register(kind: str, rule: Rule, *operations: Any) -> None:
     """Give operations a kind and a default rule."""
     for op in operations:
         TABLE[op] = Entry(kind, rule)
+    _versions[0] += 1
+
+
+_versions = [0]
+
+
+def table_version() -> int:
+    """A number that changes with every registration, so that plans made before it are not used again."""
+    return _versions[0]
 
 
 def rule_for(*operations: Any, kind: str = "custom") -> Callable[[Any], Any]:
