@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class StayDouble(TorchFunctionMode):
-    """Casts from double to single precision do nothing: Hugging Face's norms and softmax stay as precise as the rest."""
+    """Casts from double to single precision do nothing: norms and softmax stay as precise as the rest."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -63,6 +63,27 @@ def gated(module: Any, x: Tensor, stop: bool) -> Tensor:
     return module.down_proj(gate.detach() * up if stop else share(gate, 0.5) * share(up, 0.5))
 
 
+def experts(module: Any, x: Tensor, chosen: Tensor, weights: Tensor, stop: bool) -> Tensor:
+    """Every token through its experts, one after the other; the router's weight is a factor like any other."""
+    rows = []
+    for token, indices, scores in zip(x, chosen, weights, strict=True):
+        parts = []
+        for e, score in zip(indices, scores, strict=True):
+            gate, up = (module.gate_up_proj[e] @ token).chunk(2)
+            gate = identity(module.act_fn, gate)
+            hidden = gate.detach() * up if stop else share(gate, 0.5) * share(up, 0.5)
+            out = module.down_proj[e] @ hidden
+            parts.append(score.detach() * out if stop else share(score, 0.5) * share(out, 0.5))
+        rows.append(torch.stack(parts).sum(0))
+    return torch.stack(rows)
+
+
+def router(module: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    logits = x @ module.weight.T
+    best, chosen = torch.softmax(logits, -1).topk(module.top_k, -1)
+    return logits, best / best.sum(-1, keepdim=True).detach(), chosen
+
+
 def attention(
     module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float, stop: bool, **_: Any
 ) -> tuple[Tensor, None]:
@@ -87,6 +108,7 @@ def modified(model: nn.Module, stop: bool) -> Iterator[None]:
         module.forward = function
         replaced.append(module)
 
+    gates = {m.act_fn for m in model.modules() if hasattr(m, "gate_proj") or hasattr(m, "gate_up_proj")}
     for m in model.modules():
         name = type(m).__name__
         if isinstance(m, nn.LayerNorm):
@@ -95,9 +117,12 @@ def modified(model: nn.Module, stop: bool) -> Iterator[None]:
             replace(m, lambda x, m=m: rms_norm(m, x))
         elif name.endswith("MLP") and hasattr(m, "gate_proj"):
             replace(m, lambda x, m=m: gated(m, x, stop))
-        elif "Activation" in name or "GELU" in name or name == "Tanh":
-            if not any(m is getattr(parent, "act_fn", None) for parent in model.modules() if hasattr(parent, "gate_proj")):
-                replace(m, lambda x, f=m.forward: identity(f, x))
+        elif name.endswith("Experts"):
+            replace(m, lambda x, chosen, weights, m=m: experts(m, x, chosen, weights, stop))
+        elif name.endswith("Router"):
+            replace(m, lambda x, m=m: router(m, x))
+        elif ("Activation" in name or "GELU" in name or name == "Tanh") and m not in gates:
+            replace(m, lambda x, f=m.forward: identity(f, x))
     try:
         yield
     finally:

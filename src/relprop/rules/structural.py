@@ -137,8 +137,10 @@ class Gradient(Rule):
             return
         output = call.output
         for i, m in messages.items():
-            value = output[i] if isinstance(output, (tuple, list)) else output
-            call.book(kind, lambda m=m, v=value: _relevance(v, m))  # type: ignore[misc]
+            several = isinstance(output, (tuple, list))
+            value = output[i] if several else output
+            shown = next((u for u in call.node.users if u.args[1] == i), call.node) if several else call.node
+            call.book(kind, lambda m=m, v=value: _relevance(v, m), node=shown, where=call.node)  # type: ignore[misc]
         for node, m in zip(call.active, sent, strict=True):
             if m:
                 call.book(kind, lambda m=m, n=node: -_relevance(call.value(n), m), node=node)  # type: ignore[misc]

@@ -1,0 +1,94 @@
+"""Target helpers: what each of them explains, written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from relprop import targets
+from relprop.errors import TargetError
+
+
+class Returns(nn.Module):
+    """A linear map into any shape, so that relevance is x * w for the scalar that a target picks."""
+
+    def __init__(self, *shape: int):
+        super().__init__()
+        self.layer, self.shape = nn.Linear(4, torch.Size(shape).numel(), bias=False), shape
+
+    def forward(self, x: Tensor) -> Any:
+        return {"logits": self.layer(x).unflatten(1, self.shape), "hidden": x * 2}
+
+
+class Detects(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Any:
+        scores = self.layer(x)
+        return [{"scores": scores[0], "labels": torch.ones(3).long()}, {"scores": scores[1]}]
+
+
+X = torch.randn(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+IDS = torch.tensor([[1, 0, 4], [2, 2, 3]])
+REGION = torch.tensor([[True, False], [True, True]])
+CASES = {
+    "class": ((5,), targets.class_index(3), lambda z: z[:, 3]),
+    "class per sample": ((5,), targets.class_index(torch.tensor([3, 1])), lambda z: z[[0, 1], [3, 1]]),
+    "token": ((6, 5), targets.token(-1, 2), lambda z: z[:, -1, 2]),
+    "token per sample": ((6, 5), targets.token(torch.tensor([2, 4]), 2), lambda z: z[[0, 1], [2, 4], 2]),
+    "span": ((6, 5), targets.span(2, [1, 0]), lambda z: z[:, 1, 1] + z[:, 2, 0]),
+    "span per sample": ((6, 5), targets.span(-3, IDS), lambda z: z[:, 2:5].gather(2, IDS[..., None]).sum((1, 2))),
+    "classes": ((5,), targets.contrast(3, 1), lambda z: z[:, 3] - z[:, 1]),
+    "tokens": (
+        (6, 5),
+        targets.contrast(targets.token(-1, 2), targets.token(-1, 4)),
+        lambda z: z[:, -1, 2] - z[:, -1, 4],
+    ),
+    "mask": ((3, 2, 2), targets.mask(REGION, 1), lambda z: z[:, 1, 0, 0] + z[:, 1, 1, 0] + z[:, 1, 1, 1]),
+    "class region": ((3, 2, 2), targets.class_region(1), lambda z: (z[:, 1] * (z.argmax(1) == 1)).sum((1, 2))),
+    "box": ((4, 3), targets.box(2, number=1), lambda z: z[:, 1, 2]),
+    "best box": ((4, 3), targets.box(2), lambda z: z[:, :, 2].amax(1)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_explains_what_it_says(name: str) -> None:
+    shape, target, value = CASES[name]
+    torch.manual_seed(0)
+    model = Returns(*shape).double()
+    explanation = relprop.LRP(model, "lrp0").explain(X, target=target)
+    leaf = X.clone().requires_grad_()
+    expected = value(model(leaf)["logits"])
+    torch.testing.assert_close(explanation.value, expected.detach())
+    (gradient,) = torch.autograd.grad(expected.sum(), leaf)
+    torch.testing.assert_close(explanation.relevance, X * gradient)
+    assert explanation.ledger.residual.abs().max() <= 1e-12
+
+
+def test_detections_as_a_list() -> None:
+    model = Detects().double()
+    explanation = relprop.LRP(model, "lrp0").explain(X, target=targets.box(None))
+    best = model.layer(X).argmax(1)
+    torch.testing.assert_close(explanation.relevance, X * model.layer.weight[best].detach())
+
+
+def test_the_reference_of_a_regression_is_in_the_books() -> None:
+    model = nn.Linear(4, 1, bias=False).double()
+    explanation = relprop.LRP(model, "lrp0").explain(X, target=targets.regression(0.25))
+    torch.testing.assert_close(explanation.value, (model(X)[:, 0] - 0.25).detach())
+    torch.testing.assert_close(explanation.relevance.sum(1), model(X)[:, 0].detach())
+    torch.testing.assert_close(explanation.ledger.by_kind()["target"], torch.full((2,), -0.25, dtype=torch.float64))
+
+
+def test_wrong_targets_say_so() -> None:
+    lrp = relprop.LRP(Returns(6, 5).double(), "lrp0")
+    with pytest.raises(TargetError, match="2 dimensions"):
+        lrp.attribute(X, target=targets.class_index(1))
+    with pytest.raises(TargetError, match="position 0"):
+        targets.span(0, [1])
