@@ -60,7 +60,7 @@ def name_activations(graph: Graph) -> None:
             continue
         x, nodes = found
         with graph.fx.inserting_before(node):
-            new = graph.fx.call_function(written_activation, (x, Formula(x, nodes)))
+            new = graph.fx.call_function(written_activation, (x, Formula(x, nodes)))  # type: ignore[arg-type]
         new.meta, position[new] = node.meta, position[node]
         node.replace_all_uses_with(new)
         graph.outputs[:] = [new if o is node else o for o in graph.outputs]

@@ -38,6 +38,7 @@ def batch_axes(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], b
                 axes[node] = (d, 1)
             continue
         source, (dim, inner) = before
+        found: Any
         if (index := shuffle(node, dim)) is not None and isinstance(rows := values.get(index), Tensor):
             found = _shuffled(rows, dim, inner, batch)
         elif isinstance(inner, Tensor):
@@ -103,7 +104,7 @@ def _moved_to(node: Node, dim: int, ndim: int) -> int | None:
         return [d % ndim for d in node.args[1]].index(dim)  # type: ignore[union-attr, operator]
     if node.target is aten.transpose.int:
         x, y = (d % ndim for d in node.args[1:3])  # type: ignore[operator]
-        return {x: y, y: x}.get(dim, dim)
+        return {x: y, y: x}.get(dim, dim)  # type: ignore[return-value]
     return None
 
 

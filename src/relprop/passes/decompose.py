@@ -78,7 +78,7 @@ def _lerp(graph: Graph, node: Node) -> Node:
 def _glu(graph: Graph, node: Node) -> Node:
     """GLU is a product of one half with the sigmoid of the other."""
     value, dim = node.meta["val"], node.args[1] if len(node.args) > 1 else -1
-    size, half = node.args[0].meta["val"].shape[dim], value.shape[dim]  # type: ignore[union-attr, index]
+    size, half = node.args[0].meta["val"].shape[dim], value.shape[dim]  # type: ignore[union-attr]
     a, b = (_call(graph, node, aten.slice.Tensor, (node.args[0], dim, *ends)) for ends in ((0, half), (half, size)))
     return _call(graph, node, aten.mul.Tensor, (a, _call(graph, node, aten.sigmoid.default, (b,))))
 
@@ -93,7 +93,8 @@ def spread(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _grouped(graph: Graph, node: Node) -> Node:
-    x, weight, ends, *rest = [*node.args, *node.kwargs.values()]
+    arguments: list[Any] = [*node.args, *node.kwargs.values()]
+    x, weight, ends, *rest = arguments
     if any(r is not None for r in rest) or weight.meta["val"].ndim != 3 or x.meta["val"].ndim != 2:
         return node
     return _call(graph, node, grouped_product, (x, weight, ends))

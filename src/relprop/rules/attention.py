@@ -78,7 +78,7 @@ class CPLRP(Gradient):
 
 
 def _inputs(node: Node) -> tuple[Any, Any, Any, Any]:
-    return (*(node.args[:3]), argument_of(node, 3, "attn_mask"))  # type: ignore[return-value]
+    return (*(node.args[:3]), argument_of(node, 3, "attn_mask"))
 
 
 register("attention", AttnLRP(), *FUSED)
