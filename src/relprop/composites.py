@@ -98,7 +98,8 @@ def of(composite: Any) -> Composite | None:
         return Composite(pairs, name=str(composite), strict=False)
     if isinstance(composite, str):
         if composite not in NAMED:
-            raise SelectionError(f"there is no composite {composite!r}; choose among {', '.join(['auto', *sorted(NAMED)])}")
+            known = ", ".join(["auto", *sorted(NAMED)])
+            raise SelectionError(f"there is no composite {composite!r}; choose among {known}")
         return NAMED[composite]()
     if isinstance(composite, (list, tuple)):
         return Composite(composite)

@@ -20,7 +20,8 @@ aten = torch.ops.aten
 PRODUCTS = {aten.mul.Tensor, aten.div.Tensor}
 POINTWISE = {
     *PRODUCTS,
-    *(aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar, aten.neg.default, aten.pow.Tensor_Scalar, aten.square.default),
+    *(aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar, aten.neg.default),
+    *(aten.pow.Tensor_Scalar, aten.square.default),
     *(aten.tanh.default, aten.sigmoid.default, aten.erf.default, aten.exp.default, aten.log1p.default),
     *(aten.softplus.default, aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.hardsigmoid.default),
     *(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default),

@@ -17,7 +17,10 @@ from ..graph import Graph, calls
 
 aten = torch.ops.aten
 
-VIEWS = {aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int}
+VIEWS = {
+    *(aten.view.default, aten._unsafe_view.default, aten.reshape.default),
+    *(aten.flatten.using_ints, aten.unflatten.int),
+}
 
 
 def batch_axes(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int) -> dict[Node, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..graph import Graph, calls
+from ..graph import Graph
 
 aten = torch.ops.aten
 
