@@ -256,7 +256,9 @@ def test_pattern_that_matches_nothing(options: dict) -> None:
         relprop.LRP(cnn()).explain(images(), **options)
 
 
-@pytest.mark.parametrize("options", [{"mask": {"conv1": 4}}, {"mask": {"conv1": []}}, {"at": ("conv1", [0, 9])}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"mask": {"conv1": 4}}, {"mask": {"conv1": []}}, {"at": ("conv1", [0, 9])}], ids=str
+)
 def test_channel_out_of_range(options: dict) -> None:
     with raises(SelectionError, "channel", "4"):
         relprop.LRP(cnn()).explain(images(), **options)
@@ -478,7 +480,9 @@ class Payload:
         return (Path.touch, (self.trace,))
 
 
-def hostile_weights(archive: Path, tmp_path: Path, protocol: int, zipped: bool, decoy: bool = False) -> tuple[Path, Path]:
+def hostile_weights(
+    archive: Path, tmp_path: Path, protocol: int, zipped: bool, decoy: bool = False
+) -> tuple[Path, Path]:
     """A file whose first weight is declared to be a pickle, and is one that runs code."""
     trace = tmp_path / "code has run"
     if zipped:
@@ -503,9 +507,7 @@ def hostile_weights(archive: Path, tmp_path: Path, protocol: int, zipped: bool, 
 
 @pytest.mark.parametrize("decoy", [False, True], ids=["", "declared plain as well"])
 @pytest.mark.parametrize(("protocol", "zipped"), [(2, True), (0, False), (2, False), (5, False)])
-def test_pickled_weight_that_runs_code(
-    archive: Path, tmp_path: Path, protocol: int, zipped: bool, decoy: bool
-) -> None:
+def test_pickled_weight_that_runs_code(archive: Path, tmp_path: Path, protocol: int, zipped: bool, decoy: bool) -> None:
     path, trace = hostile_weights(archive, tmp_path, protocol, zipped, decoy)
     if not decoy:
         with warnings.catch_warnings(), contextlib.suppress(Exception):
@@ -540,11 +542,11 @@ def test_expression_that_runs_code(archive: Path, tmp_path: Path) -> None:
         path = rewritten(
             archive,
             tmp_path,
-            lambda name, data: data.replace(
-                b"Symbol('s77', positive=True, integer=True)", expression.replace('"', "'").encode()
-            )
-            if name.endswith("model.json")
-            else data,
+            lambda name, data: (
+                data.replace(b"Symbol('s77', positive=True, integer=True)", expression.replace('"', "'").encode())
+                if name.endswith("model.json")
+                else data
+            ),
         )
         assert path.read_bytes() != archive.read_bytes()
         with raises(CaptureError, "refused", "expression"):

@@ -23,7 +23,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from .archive import load
 from .errors import CaptureError, InputError, reason_of
-from .graph import Graph
+from .graph import READING, Graph
 from .passes import canonize
 
 
@@ -70,6 +70,10 @@ class Capturer:
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
         """The graph of the model for these inputs."""
+        with READING:
+            return self._graph(args, kwargs)
+
+    def _graph(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
         leaves, spec = pytree.tree_flatten((args, kwargs))
         key = (str(spec), tuple(_signature(leaf) for leaf in leaves), self._state())
         known = self._captures.setdefault(key, [])

@@ -6,6 +6,7 @@ model at every run) or inputs. Passes make a new canonical graph out of it and n
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,10 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.fx import Node
+
+
+READING = threading.RLock()
+"""Held while a model is captured and while parameters are read: torch.export swaps them for stand-ins meanwhile."""
 
 
 @dataclass

@@ -223,6 +223,7 @@ class LRP:
             self._plans[key] = (graph, plan)  # the graph is kept alive, so that its id stays its own
         return self._plans[key][1]
 
+    @torch.inference_mode(False)  # autograd, which some rules use, is off within it
     def _explain(
         self,
         inputs: Any,

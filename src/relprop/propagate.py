@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from .errors import RelevanceWarning
-from .graph import is_float, where
+from .graph import READING, is_float, where
 from .ledger import Ledger
 from .message import Message
 from .plan import Plan
@@ -52,12 +52,19 @@ class Run:
         graph = self.plan.graph
         for node, leaf in zip(graph.inputs, leaves, strict=True):
             if node is not None:
-                self.values[node] = leaf if self.differentiable else leaf.detach()
+                self.values[node] = self._own(leaf)
                 self.shapes[node] = leaf.shape
-        for node, name in graph.parameters.items():
-            value = graph.lookup(name)
-            self.values[node] = value if self.differentiable else value.detach()
+        with READING:
+            parameters = [(node, graph.lookup(name)) for node, name in graph.parameters.items()]
+        for node, value in parameters:
+            self.values[node] = self._own(value)
             self.shapes[node] = value.shape
+
+    def _own(self, value: Tensor) -> Tensor:
+        if self.differentiable:
+            return value
+        # autograd, which some rules use, saves nothing that was made under torch.inference_mode
+        return value.clone() if value.is_inference() else value.detach()
 
     def _forward(self) -> None:
         plan, values = self.plan, self.values

@@ -98,7 +98,8 @@ class Gradient(Rule):
         messages = call.messages or {0: message}
         if not self.moves:
             messages = {i: Message(coefficient(call, m, i)) for i, m in messages.items()}
-        c = self._pull_back(call, {i: m.c for i, m in messages.items()})
+        twice = any(m.c is not None for m in messages.values()) and any(m.r is not None for m in messages.values())
+        c = self._pull_back(call, {i: m.c for i, m in messages.items()}, again=twice)
         r = self._pull_back(call, {i: m.r for i, m in messages.items()})
         for node in self.constants(call.step):
             if call.step.accounting and (share := c.get(node)) is not None:
@@ -114,7 +115,7 @@ class Gradient(Rule):
             self._book_remainder(call, "constant" if self.fills else "remainder", messages, sent)
         return sent
 
-    def _pull_back(self, call: Call, gradients: dict[int, Tensor | None]) -> dict[Node, Tensor]:
+    def _pull_back(self, call: Call, gradients: dict[int, Tensor | None], again: bool = False) -> dict[Node, Tensor]:
         edges, given = [], []
         for i, g in gradients.items():
             output = call.saved["outputs"][i]
@@ -126,8 +127,9 @@ class Gradient(Rule):
         if not edges or not nodes:
             return {}
         run = call.run_state
+        keep = run.retain or again or None
         pulled = torch.autograd.grad(
-            edges, inputs, given, retain_graph=run.retain or None, create_graph=run.differentiable, allow_unused=True
+            edges, inputs, given, retain_graph=keep, create_graph=run.differentiable, allow_unused=True
         )
         return {n: run.accumulate(g) for n, g in zip(nodes, pulled, strict=True) if g is not None}
 

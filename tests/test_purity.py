@@ -1,0 +1,273 @@
+"""A call leaves nothing behind: not in the model, not in torch, not in memory. Also one that fails."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import relprop
+from relprop import rules, select
+
+from .models import UNet, assert_same, cnn, images, mlp, prepared, score
+
+
+def fingerprint(model: nn.Module) -> dict[str, object]:
+    """All that a call could change."""
+    found: dict[str, object] = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        found[name] = (
+            id(tensor),
+            tensor.data_ptr(),
+            tensor._version,
+            tensor.detach().numpy().tobytes(),
+            tensor.requires_grad,
+            id(tensor.grad),
+            None if tensor.grad is None else tensor.grad.numpy().tobytes(),
+            len(tensor._backward_hooks or ()),
+        )
+    for path, module in model.named_modules():
+        found[f"module {path}"] = (
+            id(module),
+            type(module),
+            module.training,
+            module.forward.__func__,
+            sorted(vars(module)),
+            [len(v) for k, v in sorted(vars(module).items()) if k.endswith("_hooks")],
+        )
+    return found
+
+
+def process() -> tuple[object, ...]:
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_default_dtype(),
+        torch.get_rng_state().numpy().tobytes(),
+        torch.are_deterministic_algorithms_enabled(),
+        len(torch.overrides._get_current_function_mode_stack()),
+        len(torch.nn.modules.module._global_forward_hooks),
+        torch.nn.functional.relu,
+        torch.nn.Linear.forward,
+    )
+
+
+def model_with_everything() -> nn.Module:
+    """Gradients and hooks of the user's own, and both frozen and trainable parameters."""
+    model = cnn()
+    model(images()).square().sum().backward()
+    model.conv1.requires_grad_(False)
+    model.conv1.weight.grad = None
+    model.conv2.register_forward_hook(lambda *_: None)
+    model.fc.register_full_backward_hook(lambda *_: None)
+    return model
+
+
+CALLS = {
+    "attribute": lambda lrp, x: lrp.attribute(x, 1),
+    "explain": lambda lrp, x: lrp.explain(x, 1, record=["*"]),
+    "several": lambda lrp, x: lrp.attribute(x, [0, 1, 2]),
+    "function": lambda lrp, x: lrp.attribute(x, lambda y: y[:, 0] - y[:, 1]),
+    "mask": lambda lrp, x: lrp.explain(x, 1, mask={"conv1": [0, 2]}),
+    "at": lambda lrp, x: lrp.explain(x, at=("conv2", 3)),
+    "plan": lambda lrp, x: str(lrp.plan(x)),
+    "check": lambda lrp, x: lrp.check(x),
+}
+
+
+@pytest.mark.filterwarnings("ignore::relprop.RelevanceWarning")
+@pytest.mark.parametrize("call", CALLS)
+def test_model_is_untouched_captum_1055(call: str) -> None:
+    """zennit#11, captum#1055: bytes, identities, gradients, hooks, flags; and the process around the model."""
+    model, x = model_with_everything(), images()
+    given = x.clone()
+    before, around = fingerprint(model), process()
+    for bias in ("absorb", "redistribute", "zero"):
+        lrp = relprop.LRP(model, "epsilon_gamma_box", bias=bias)
+        CALLS[call](lrp, x)
+        CALLS[call](lrp, x)
+    assert fingerprint(model) == before
+    assert process() == around
+    assert torch.equal(x, given)
+    assert x.grad is None
+
+
+def broken(call: relprop.rules.base.Call, message: relprop.Message) -> relprop.Message:
+    raise ZeroDivisionError("in the middle of the sweep")
+
+
+FAILURES = {
+    "target": lambda lrp, x: lrp.attribute(x, 99),
+    "function": lambda lrp, x: lrp.attribute(x, lambda y: 1 / 0),
+    "shape": lambda lrp, x: lrp.attribute(x[:, :2]),
+    "nan": lambda lrp, x: lrp.attribute(x * float("nan")),
+    "selector": lambda lrp, x: lrp.using([(select.recurrent(), rules.Stop())]).attribute(x),
+    "rule": lambda lrp, x: lrp.using([(select.module("conv2"), rules.base.FunctionRule(broken))]).attribute(x, 1),
+    "bounds": lambda lrp, x: lrp.using([(select.first(select.linear()), rules.ZBox([1.0], [2.0, 3.0]))]).attribute(
+        x, 1
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_failed_call_leaves_the_model_untouched_captum_1238(failure: str) -> None:
+    """captum#1180, #1238: an exception in the middle changes neither the model nor the next answer."""
+    model, x = model_with_everything(), images()
+    lrp = relprop.LRP(model, "epsilon")
+    expected = lrp.attribute(x, 1)
+    before, around = fingerprint(model), process()
+    with pytest.raises((relprop.RelpropError, ZeroDivisionError, RuntimeError)):
+        FAILURES[failure](lrp, x)
+    assert fingerprint(model) == before
+    assert process() == around
+    assert torch.equal(lrp.attribute(x, 1), expected)
+
+
+def test_capture_that_fails_leaves_the_model_untouched() -> None:
+    model = model_with_everything()
+    model.train()
+    before = fingerprint(model)
+    with pytest.raises(relprop.CaptureError):
+        relprop.LRP(model).attribute(images())
+    assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["first call", "later call"])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad], ids=lambda m: m.__name__)
+def test_gradient_modes(mode: type, captured: bool) -> None:
+    model, x = cnn(), images()
+    expected = relprop.LRP(model, "epsilon_plus").attribute(x, 1)
+    lrp = relprop.LRP(model, "epsilon_plus")
+    if captured:
+        lrp.attribute(x, 1)
+    with mode():
+        assert torch.equal(lrp.attribute(x, 1), expected)
+        assert torch.equal(lrp.attribute(images(), 1), expected), "with an input made within the mode"
+        assert torch.equal(lrp.explain(x, lambda y: y[:, 1]).relevance, expected)
+    assert torch.equal(lrp.attribute(x, 1), expected)
+
+
+def test_model_made_under_inference_mode() -> None:
+    with torch.inference_mode():
+        model, x = cnn(), images()
+    with pytest.warns(UserWarning, match="recorded"):  # torch.export refuses it
+        relevance = relprop.LRP(model, "lrp0").attribute(x, 1)
+    assert_same(relevance, relprop.LRP(cnn(), "lrp0").attribute(images(), 1))
+
+
+def test_result_shares_no_memory_with_the_input() -> None:
+    for model in (nn.Identity(), nn.Flatten(), cnn()):
+        x = images()
+        target = (lambda y: y.flatten(1).sum(1)) if not hasattr(model, "fc") else 1
+        explanation = relprop.LRP(model, "lrp0").explain(x, target)
+        explanation.relevance.zero_()
+        assert torch.equal(x, images())
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def test_memory_stays_flat_captum_1841() -> None:
+    """captum#1055, #1841: a thousand calls, alternating in what they ask for, keep no tensor and no object."""
+    model, x = mlp(8, 16, 3), torch.randn(4, 8).double()
+    lrp = relprop.LRP(model, "epsilon")
+
+    def calls(n: int) -> None:
+        for i in range(n):
+            lrp.attribute(x, i % 3)
+            if i % 4 == 0:
+                lrp.explain(x, lambda y: y[:, 0], record="0")
+            if i % 50 == 0:
+                with pytest.raises(relprop.TargetError):
+                    lrp.attribute(x, 7)
+
+    def objects() -> tuple[int, int]:
+        gc.collect()
+        return len(gc.get_objects()), sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+
+    calls(100)
+    before = objects()
+    calls(1000)
+    after = objects()
+    assert after[1] <= before[1], "tensors are kept"
+    assert after[0] <= before[0] + 200, "objects are kept"
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_large_tensors_are_let_go() -> None:
+    """Without a garbage collection in between: nothing of a call hangs in a cycle."""
+    model, x = prepared(UNet()), images(4, 64)
+    lrp = relprop.LRP(model, "epsilon_plus")
+    for _ in range(3):
+        lrp.attribute(x, score)
+    gc.collect()
+    gc.disable()
+    try:
+        before = resident()
+        for _ in range(20):
+            lrp.attribute(x, score)
+        grown = resident() - before
+    finally:
+        gc.enable()
+    one_call = 30 * x.numel() * 8
+    assert grown < one_call, f"{grown / 2**20:.0f} MiB more after 20 calls"
+
+
+def test_a_new_function_as_target_at_every_call_adds_no_plan() -> None:
+    lrp, x = relprop.LRP(cnn()), images()
+    for i in range(5):
+        lrp.attribute(x, lambda y, i=i: y[:, 0] * i + 1)
+    assert len(lrp._plans) == 1
+
+
+def test_two_threads_at_once() -> None:
+    """Calls of two threads, on one LRP and on two of one model, do not meet."""
+    model = cnn()
+    inputs = [images(2, seed=i) for i in range(4)]
+    shared, own = relprop.LRP(model, "epsilon_plus"), relprop.LRP(model, "gamma")
+    expected = [(shared.attribute(x, 1), own.attribute(x, 2)) for x in inputs]
+    start = threading.Barrier(4)
+
+    def work(i: int) -> bool:
+        start.wait()
+        with torch.inference_mode() if i == 1 else torch.enable_grad():
+            for _ in range(10):
+                plus, gamma = shared.attribute(inputs[i], 1), own.attribute(inputs[i], 2)
+                if not (torch.equal(plus, expected[i][0]) and torch.equal(gamma, expected[i][1])):
+                    return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
+
+
+def test_two_threads_capture_at_once() -> None:
+    model, x = cnn(), images()
+    expected = relprop.LRP(model, "epsilon").attribute(x, 1)
+    lrp = relprop.LRP(model, "epsilon")
+    with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:
+        warnings.simplefilter("ignore")
+        results = list(pool.map(lambda _: lrp.attribute(x, 1), range(2)))
+    assert all(torch.equal(r, expected) for r in results)
+
+
+def test_user_rules_are_kept_between_calls() -> None:
+    """captum deletes the rules of a user after the first call."""
+    lrp, x = (
+        relprop.LRP(cnn(), [(select.convolution(), rules.Gamma(0.5)), (select.dense(), rules.Epsilon(0.3))]),
+        images(),
+    )
+    first, plan = lrp.attribute(x, 1), str(lrp.plan(x))
+    for _ in range(3):
+        assert torch.equal(lrp.attribute(x, 1), first)
+    assert str(lrp.plan(x)) == plan
+    assert "Gamma(gamma=0.5" in plan
+    assert "Epsilon(epsilon=0.3" in plan
