@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,7 @@ class Run:
 
     def _forward(self) -> None:
         plan, values = self.plan, self.values
+        this = weakref.proxy(self)  # calls belong to the run: a cycle would keep all values until a garbage collection
         values.update(self._constants)
         for node in plan.order:
             if node in self._constants:
@@ -76,7 +78,7 @@ class Run:
             if step is None:
                 value = run_node(node, values)
             else:
-                call = self.calls[node] = Call(step, self)
+                call = self.calls[node] = Call(step, this)
                 value = step.rule.forward(call)
                 self._owned.add(node)
             values[node] = value
