@@ -22,6 +22,7 @@ from torch.export.dynamic_shapes import ShapesCollection
 from torch.export.graph_signature import InputKind, OutputKind
 
 from .archive import load
+from .derived import checksum
 from .errors import CaptureError, InputError, reason_of
 from .graph import READING, Graph
 from .passes import canonize
@@ -34,6 +35,8 @@ class Capture:
     graph: Graph
     shapes: list[tuple[Any, ...] | None]
     example: list[Any]
+    weights: list[Tensor] | None = None
+    """Checksums of the parameters that a record was made with: they may have decided a branch."""
 
     def accepts(self, leaves: Sequence[Any]) -> bool:
         """Whether these inputs may run through this graph."""
@@ -78,7 +81,7 @@ class Capturer:
         key = (str(spec), tuple(_signature(leaf) for leaf in leaves), self._state())
         known = self._captures.setdefault(key, [])
         for capture in known:
-            if capture.accepts(leaves):
+            if capture.accepts(leaves) and (capture.weights is None or self._has(capture.weights)):
                 return capture.graph
         capture = self._made(args, kwargs, leaves, [capture.example for capture in known])
         if not capture.accepts(leaves) and self.model is not None:  # a single sample takes another branch than two
@@ -96,7 +99,16 @@ class Capturer:
         graph = self._capture(args, kwargs, leaves, before)
         # a recorded graph is only valid for its own inputs; of the others the shapes suffice
         example = [x.clone() if isinstance(x, Tensor) else x for x in leaves] if graph.recorded else _shapes(leaves)
-        return Capture(graph, [_captured_shape(node) for node in graph.inputs], example)
+        weights = self._checksums() if graph.recorded else None
+        return Capture(graph, [_captured_shape(node) for node in graph.inputs], example, weights)
+
+    def _checksums(self) -> list[Tensor]:
+        assert self.model is not None
+        return checksum([t.detach() for t in (*self.model.parameters(), *self.model.buffers())])
+
+    def _has(self, weights: list[Tensor]) -> bool:
+        now = self._checksums()
+        return len(now) == len(weights) and all(map(torch.equal, now, weights))
 
     def _state(self) -> Any:
         """What changes the graph besides the inputs: modes, and where and how the parameters are stored."""
@@ -113,7 +125,9 @@ class Capturer:
             assert self.program is not None
             return to_graph(self.program, _program_lookup(self.program))
         failures: list[Exception] = []
-        attempts = [(self.model, before), (self.model, None)]
+        # with every dimension open that has varied, with the batch alone open, with none
+        openings = [before, *([[]] if before else []), None] if before is not None else [None]
+        attempts = [(self.model, opening) for opening in openings]
         while attempts:
             model, examples = attempts.pop(0)
             try:
@@ -124,7 +138,7 @@ class Capturer:
             except Exception as error:  # torch.export has no common base class for its many reasons to refuse
                 failures.append(error)
                 if model is self.model and "in output, which is not a known type" in str(error):
-                    attempts = [(TensorsOnly(model), before), (TensorsOnly(model), None)]
+                    attempts = [(TensorsOnly(model), opening) for opening in openings]
         try:
             graph = record(self.model, args, kwargs)
         except CaptureError:
@@ -243,7 +257,11 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> G
     values = [v.detach().clone() for v in state.values()]
     inputs = [leaves[i].detach().clone() for i in tensors]
     with torch.no_grad():
-        recorded = make_fx(run, tracing_mode="real", pre_dispatch=True, record_module_stack=False)(values, inputs)
+        recorded = make_fx(
+            run, tracing_mode="real", pre_dispatch=True, record_module_stack=False, _error_on_data_dependent_ops=False
+        )(values, inputs)
+        recorded.graph.eliminate_dead_code(_must_stay)  # values that the model looked at to choose its way
+        recorded.recompile()
         program = torch.export.export(recorded, (values, inputs), strict=False).run_decompositions({})
     graph = to_graph(program, _module_lookup(model, _program_state(program)), canonical=False)
     placeholders = graph.inputs
@@ -254,6 +272,12 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> G
     graph.input_names = _names(spec, len(leaves))
     graph.in_spec, graph.out_spec, graph.recorded = spec, out_spec, True
     return canonize(graph)
+
+
+def _must_stay(node: torch.fx.Node) -> bool:
+    """Whether a node must stay though nobody uses it: an input, the output, or a change in place."""
+    schema = getattr(node.target, "_schema", None)
+    return node.op in ("placeholder", "output") or (schema is not None and schema.is_mutable)
 
 
 def to_graph(program: ExportedProgram, lookup: Callable[[str], Tensor], canonical: bool = True) -> Graph:

@@ -36,7 +36,7 @@ class Derived:
         """The store as it is valid for these parameters."""
         tensors = [values[n] for n in self.parameters]
         state = tuple((t.data_ptr(), t._version, t.dtype, t.shape) for t in tensors)
-        now = _checksum(tensors)
+        now = checksum(tensors)
         before = self._values
         same = before is not None and len(now) == len(before) and all(map(torch.equal, now, before))
         if state != self._state or not same:
@@ -48,7 +48,7 @@ SMALL = 1 << 13
 """Parameters of fewer values are compared one by one, larger ones by the sum of their bits and some values."""
 
 
-def _checksum(tensors: list[Tensor]) -> list[Tensor]:
+def checksum(tensors: list[Tensor]) -> list[Tensor]:
     """What changes when any value does. The sum of a tensor's bits does not know their order: some values stand for it."""
     flat = [t.detach().reshape(-1) for t in tensors]
     values = [t if len(t) < SMALL else t[:: len(t) // 64] for t in flat]

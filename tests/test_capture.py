@@ -1,0 +1,381 @@
+"""One capture serves many inputs, and is made anew when it must be."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import relprop
+
+from .models import UNet, assert_balanced, assert_same, cnn, images, mlp, prepared, score
+
+
+def captures(lrp: relprop.LRP) -> int:
+    return sum(len(known) for known in lrp._capturer._captures.values())
+
+
+def assert_explains(lrp: relprop.LRP, model: nn.Module, x, target=score) -> None:
+    """The output is the model's, and the books balance."""
+    explanation = lrp.explain(x, target)
+    expected = model(x) if isinstance(x, Tensor) else model(*x) if isinstance(x, tuple) else model(**x)
+    assert_same(explanation.output, expected, 1e-12)
+    assert_balanced(explanation)
+
+
+# --------------------------------------------------------------------------------------------------------------- sizes
+
+
+@pytest.mark.parametrize("first", [1, 2, 5])
+def test_one_capture_for_every_batch_size(first: int) -> None:
+    model = cnn()
+    lrp = relprop.LRP(model, "epsilon_plus")
+    for batch in (first, 5, 1, 3, 2, 8):
+        assert_explains(lrp, model, images(batch))
+    assert captures(lrp) == 1
+
+
+def test_second_image_size() -> None:
+    """The first other size opens the dimensions that changed; a third one needs no capture more."""
+    model = cnn()
+    lrp = relprop.LRP(model, "epsilon_plus")
+    for size in (16, 32, 24, 16, 48):
+        assert_explains(lrp, model, images(2, size))
+    assert_explains(lrp, model, images(5, 32)[..., :16])
+    assert captures(lrp) == 2
+
+
+def test_sizes_that_torch_cannot_leave_open() -> None:
+    """The sizes within this network are more than torch.export can solve for: one capture for each, any batch."""
+    model = prepared(UNet())
+    lrp = relprop.LRP(model, "epsilon_plus")
+    for size in (16, 32, 16, 32):
+        for batch in (2, 3):
+            assert_explains(lrp, model, images(batch, size))
+    assert captures(lrp) == 2
+
+
+class Branches(nn.Module):
+    """Takes another branch for other sizes: what torch.export assumed is checked."""
+
+    def __init__(self):
+        super().__init__()
+        self.few, self.many, self.odd = (nn.Linear(4, 3) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] > 3:
+            return self.many(x)
+        if x.shape[0] % 2 == 0:
+            return self.few(x)
+        return self.odd(x)
+
+
+@pytest.mark.parametrize("sizes", [(2, 5, 3, 1, 4), (1, 2, 3, 7), (5, 3, 2, 1)])
+def test_model_that_branches_on_the_batch_size(sizes: tuple[int, ...]) -> None:
+    model = Branches().double()
+    lrp = relprop.LRP(model, "lrp0")
+    for n in sizes:
+        assert_explains(lrp, model, torch.randn(n, 4).double())
+
+
+class FixedBatch(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.reshape(2, -1)) if len(x) == 2 else self.fc(x)
+
+
+def test_model_that_fixes_its_batch_size() -> None:
+    model = FixedBatch().double()
+    lrp = relprop.LRP(model, "lrp0")
+    for n in (2, 4, 1, 2):
+        assert_explains(lrp, model, torch.randn(n, 4).double())
+
+
+def test_captures_are_forgotten_at_last() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3)).double()
+    model(torch.zeros(1, 4).double())
+
+    class Any(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean(tuple(range(1, x.ndim)))
+
+    lrp = relprop.LRP(Any(), "lrp0")
+    for ndim in range(1, 5):
+        lrp.attribute(torch.ones(2, *[3] * ndim).double())
+    assert captures(lrp) == 4
+    assert all(len(known) <= lrp._capturer.limit for known in lrp._capturer._captures.values())
+
+
+# ------------------------------------------------------------------------------------------------ structure of the call
+
+
+class Mixed(nn.Module):
+    """Image and table together, as in innvestigate#233."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.table, self.out = nn.Conv2d(3, 4, 3), nn.Linear(5, 4), nn.Linear(8, 3)
+
+    def forward(self, image: Tensor, table: Tensor, scale: float = 1.0) -> Tensor:
+        x = F.relu(self.conv(image)).mean((2, 3))
+        return self.out(torch.cat([x, F.relu(self.table(table))], 1)) * scale
+
+
+def mixed() -> tuple[nn.Module, Tensor, Tensor]:
+    return prepared(Mixed()), images(2, 8), torch.randn(2, 5).double()
+
+
+def test_image_and_table_innvestigate_233() -> None:
+    model, image, table = mixed()
+    lrp = relprop.LRP(model, "lrp0")
+    given = [(image, table), {"image": image, "table": table}, {"table": table, "image": image}]
+    expected = [v.clone().requires_grad_() for v in (image, table)]
+    gradients = torch.autograd.grad(model(*expected)[:, 1].sum(), expected)
+    for inputs in given:
+        relevance = lrp.attribute(inputs, 1)
+        assert type(relevance) is type(inputs)
+        pairs = zip((image, table), gradients, strict=True)
+        parts = relevance if isinstance(relevance, tuple) else (relevance["image"], relevance["table"])
+        for part, (x, gradient) in zip(parts, pairs, strict=True):
+            assert_same(part, gradient * x, 1e-10)
+    explanation = lrp.explain((image, table), 1)
+    assert len(explanation.ledger.inputs) == 2
+    assert_balanced(explanation)
+
+
+@pytest.mark.parametrize("wrt", ["image", "table", ["image"], ["image", "table"]], ids=str)
+def test_wrt_by_name(wrt) -> None:
+    """What is not explained keeps its share, in the ledger."""
+    model, image, table = mixed()
+    lrp = relprop.LRP(model, "epsilon")
+    both = lrp.explain({"image": image, "table": table}, 1)
+    explanation = lrp.explain({"image": image, "table": table}, 1, wrt=wrt)
+    for name in ("image", "table"):
+        if name in ([wrt] if isinstance(wrt, str) else wrt):
+            assert_same(explanation.relevance[name], both.relevance[name], 1e-9)
+        else:
+            assert explanation.relevance[name] is None
+    assert_balanced(explanation)
+
+
+def test_wrt_by_position() -> None:
+    model, image, table = mixed()
+    lrp = relprop.LRP(model, "epsilon")
+    relevance = lrp.attribute((image, table), 1, wrt=1)
+    assert relevance[0] is None
+    assert_same(relevance[1], lrp.attribute((image, table), 1)[1], 1e-9)
+
+
+def test_argument_that_is_no_tensor() -> None:
+    model, image, table = mixed()
+    lrp = relprop.LRP(model, "lrp0")
+    doubled = lrp.attribute({"image": image, "table": table, "scale": 2.0}, 1)
+    plain = lrp.attribute({"image": image, "table": table}, 1)
+    assert_same(doubled["image"], 2 * plain["image"])
+    assert doubled["scale"] is None
+
+
+class Nested(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, batch: dict[str, list[Tensor]]) -> dict[str, Tensor]:
+        return {"out": self.fc(batch["xs"][0] + 2 * batch["xs"][1]), "other": batch["xs"][0]}
+
+
+def test_nested_inputs() -> None:
+    model = Nested().double()
+    a, b = torch.randn(2, 4).double(), torch.randn(2, 4).double()
+    relevance = relprop.LRP(model, "lrp0").attribute(({"xs": [a, b]},), lambda y: y["out"][:, 1])
+    assert_same(relevance[0]["xs"][0], a * model.fc.weight[1].detach())
+    assert_same(relevance[0]["xs"][1], 2 * b * model.fc.weight[1].detach())
+
+
+def test_the_same_tensor_given_twice() -> None:
+    class Product(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return (2 * x + 3 * y).sum(1)
+
+    x = torch.randn(2, 4).double()
+    first, second = relprop.LRP(Product(), "lrp0").attribute((x, x))
+    assert_same(first, 2 * x)
+    assert_same(second, 3 * x)
+
+
+class Tokens(nn.Module):
+    """Integer tokens with a mask, as in innvestigate#113."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.fc = nn.Embedding(11, 6), nn.Linear(6, 3)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        x = self.embed(ids).masked_fill(~mask[..., None], 0.0)
+        return self.fc(F.relu(x).sum(1))
+
+
+def test_integer_tokens_innvestigate_113() -> None:
+    model = Tokens().double()
+    ids = torch.tensor([[1, 2, 3, 1], [4, 4, 10, 0]])
+    mask = torch.tensor([[True, True, True, False], [True, True, True, True]])
+    explanation = relprop.LRP(model, "lrp0").explain({"ids": ids, "mask": mask}, 1)
+    relevance = explanation.relevance["ids"]
+    assert relevance.shape == ids.shape
+    assert explanation.relevance["mask"] is None
+    expected = (F.relu(model.embed(ids)) @ model.fc.weight[1] * mask).detach()
+    assert_same(relevance, expected, 1e-10)
+    assert_balanced(explanation)
+
+
+# -------------------------------------------------------------------------------------------- what cannot be exported
+
+
+class DataDependent(nn.Module):
+    """Which layer is used depends on a value."""
+
+    def __init__(self):
+        super().__init__()
+        self.low, self.high = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return self.high(x).relu()
+        steps = int(x.abs().sum()) % 3
+        for _ in range(steps):
+            x = x + 1
+        return self.low(x)
+
+
+def test_control_flow_that_depends_on_data_is_recorded() -> None:
+    """One warning, once; every input gets the branch that the model takes for it."""
+    model, x = DataDependent().double(), torch.rand(2, 4).double()
+    lrp = relprop.LRP(model, "lrp0")
+    with pytest.warns(UserWarning, match="recorded") as caught:
+        assert_explains(lrp, model, x, 1)
+    (message,) = [str(w.message) for w in caught if "recorded" in str(w.message)]
+    assert "DataDependent" in message
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*recorded")
+        for other in (-x, x, 2 * x, -5 * x, x[:1]):
+            assert_explains(lrp, model, other, 1)
+            v = other.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(model(v)[:, 1].sum(), v)
+            assert_same(lrp.attribute(other, 1), gradient * other, 1e-10)
+    assert captures(lrp) <= 2, "only the last record of a shape is kept"
+
+
+def test_recorded_parameters_are_live() -> None:
+    model, x = DataDependent().double(), torch.rand(2, 4).double()
+    lrp = relprop.LRP(model, "lrp0")
+    with pytest.warns(UserWarning, match="recorded"):
+        lrp.attribute(x, 1)
+    with torch.no_grad():
+        model.high.weight.mul_(-2)
+    assert_explains(lrp, model, x, 1)
+    assert str(lrp.plan(x))
+
+
+# ---------------------------------------------------------------------------------------------------- what is captured
+
+
+class WeightDependent(nn.Module):
+    """Which way is taken depends on values of weights, and a view is changed in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x)
+        if y.sum() > 0:
+            y = y * 2
+        y[:, 0].mul_(3)
+        return y
+
+
+def test_record_is_made_anew_when_weights_change() -> None:
+    model, x = WeightDependent().double(), torch.rand(2, 4).double()
+    lrp = relprop.LRP(model, "lrp0")
+    with pytest.warns(UserWarning, match="recorded"):
+        assert_explains(lrp, model, x, 0)
+    for edit in (lambda p: p.mul_(-1), lambda p: p.data.mul_(-1)):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                edit(parameter)
+        assert_explains(lrp, model, x, 0)
+
+
+def test_using_shares_the_capture() -> None:
+    lrp, x = relprop.LRP(cnn(), "lrp0"), images()
+    for composite in ("epsilon", "gamma", "epsilon_plus"):
+        other = lrp.using(composite, bias="zero")
+        other.attribute(x)
+        assert other._capturer is lrp._capturer
+        assert other.composite.name == composite
+        assert other.bias == "zero"
+    assert captures(lrp) == 1
+    assert lrp.bias == "absorb"
+
+
+def test_double_and_single_precision_are_two_captures() -> None:
+    model = mlp(4, 3)
+    lrp = relprop.LRP(model, "lrp0")
+    x = torch.randn(2, 4)
+    lrp.attribute(x.double())
+    model.float()
+    assert lrp.attribute(x).dtype == torch.float32
+    assert captures(lrp) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_lxt_27(dtype: torch.dtype) -> None:
+    """LXT#27, captum#835: finite, in single precision, and close to what single precision gives."""
+    model, x = cnn().float(), images().float()
+    single = relprop.LRP(model, "epsilon_plus").attribute(x, 1)
+    half = relprop.LRP(copy.deepcopy(model).to(dtype), "epsilon_plus").attribute(x.to(dtype), 1)
+    assert half.dtype == torch.float32
+    assert torch.isfinite(half).all()
+    cosine = F.cosine_similarity(half.flatten(), single.flatten(), dim=0)
+    assert cosine > 0.95
+    assert half.sum() == pytest.approx(single.sum().item(), rel=0.1)
+
+
+def test_constants_made_in_forward() -> None:
+    class Adds(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            table = torch.tensor([1.0, -2.0, 3.0], dtype=x.dtype)
+            return x * table + torch.arange(3).to(x)
+
+    x = torch.randn(2, 3).double()
+    explanation = relprop.LRP(Adds(), "lrp0").explain(x, 1)
+    assert_same(explanation.output, Adds()(x), 1e-12)
+    assert_same(explanation.relevance[:, 1], -2 * x[:, 1])
+    assert_balanced(explanation)
+
+
+def test_unused_input_gets_zero() -> None:
+    class Ignores(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return x.sum(1) + 0 * y.shape[1]
+
+    x = torch.randn(2, 3).double()
+    explanation = relprop.LRP(Ignores(), "lrp0").explain((x, x))
+    assert_same(explanation.relevance[0], x)
+    assert not explanation.relevance[1].any()
+    assert_balanced(explanation)
+
+
+def test_model_without_parameters_or_operations() -> None:
+    x = torch.randn(3, 4).double()
+    explanation = relprop.LRP(nn.Identity(), "lrp0").explain(x, 2)
+    assert torch.equal(explanation.relevance[:, 2], x[:, 2])
+    assert explanation.relevance.count_nonzero() == 3
+    assert_balanced(explanation)
