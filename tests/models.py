@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -132,7 +134,7 @@ def cnn(seed: int = 0) -> nn.Module:
 
 def mlp(*widths: int, bias: bool = True, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, behind in zip(widths, widths[1:], strict=False):
+    for before, behind in pairwise(widths):
         layers += [nn.Linear(before, behind, bias=bias), activation()]
     return nn.Sequential(*layers[:-1]).double().eval()
 
