@@ -27,7 +27,7 @@ def assert_explains(lrp: relprop.LRP, model: nn.Module, x, target=score) -> None
     assert_balanced(explanation)
 
 
-# --------------------------------------------------------------------------------------------------------------- sizes
+# ---------------------------------------------------------------------------------------------------------------- sizes
 
 
 @pytest.mark.parametrize("first", [1, 2, 5])
@@ -235,7 +235,7 @@ def test_integer_tokens_innvestigate_113() -> None:
     assert_balanced(explanation)
 
 
-# -------------------------------------------------------------------------------------------- what cannot be exported
+# ---------------------------------------------------------------------------------------------- what cannot be exported
 
 
 class DataDependent(nn.Module):
@@ -283,7 +283,7 @@ def test_recorded_parameters_are_live() -> None:
     assert str(lrp.plan(x))
 
 
-# ---------------------------------------------------------------------------------------------------- what is captured
+# ----------------------------------------------------------------------------------------------------- what is captured
 
 
 class WeightDependent(nn.Module):

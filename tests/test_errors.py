@@ -35,7 +35,7 @@ def raises(error: type[Exception], *words: str):
     return pytest.raises(error, match="(?s)" + "".join(f"(?=.*(?:{word}))" for word in words))
 
 
-# ------------------------------------------------------------------------------------------------------------- inputs
+# --------------------------------------------------------------------------------------------------------------- inputs
 
 
 @pytest.mark.parametrize("captured", [False, True], ids=["first call", "later call"])
@@ -122,7 +122,7 @@ def test_wrt_that_names_no_input() -> None:
         relprop.LRP(cnn()).attribute(images(), wrt="y")
 
 
-# ------------------------------------------------------------------------------------------------------------- targets
+# -------------------------------------------------------------------------------------------------------------- targets
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_seed_is_output_or_unit() -> None:
         relprop.LRP(cnn()).attribute(images(), seed="one")
 
 
-# -------------------------------------------------------------------------------------------- rules and composites
+# ------------------------------------------------------------------------------------------------- rules and composites
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_mask_of_another_shape() -> None:
         relprop.LRP(cnn()).explain(images(), mask={"conv1": torch.ones(3)})
 
 
-# ------------------------------------------------------------------------------------------------------ training mode
+# -------------------------------------------------------------------------------------------------------- training mode
 
 
 @pytest.mark.parametrize("part", ["drop", "bn1", "everything"])
@@ -300,7 +300,7 @@ def test_functional_dropout_is_refused() -> None:
         relprop.LRP(Drops()).attribute(torch.ones(2, 3))
 
 
-# --------------------------------------------------------------------------------------------- operations without rule
+# ---------------------------------------------------------------------------------------------- operations without rule
 
 
 @torch.library.custom_op("relprop_tests::twist", mutates_args=())
@@ -414,7 +414,7 @@ def test_rule_for_what_is_no_operation() -> None:
         relprop.rule_for("relu")
 
 
-# ---------------------------------------------------------------------------------------------------------- models
+# --------------------------------------------------------------------------------------------------------------- models
 
 
 @pytest.mark.parametrize("model", [lambda x: x, 3, None, "no such file.pt2"], ids=str)
@@ -539,15 +539,13 @@ def test_expression_that_runs_code(archive: Path, tmp_path: Path) -> None:
     code = f"open({str(trace)!r}, 'w')"
     spelt = "+".join(f"chr({ord(c)})" for c in code)
     for expression in (f"exec({spelt})", code, "s0.__class__", "Symbol('s0', __import__('os'))", "lambda: s0"):
-        path = rewritten(
-            archive,
-            tmp_path,
-            lambda name, data: (
-                data.replace(b"Symbol('s77', positive=True, integer=True)", expression.replace('"', "'").encode())
-                if name.endswith("model.json")
-                else data
-            ),
-        )
+        size = expression.replace('"', "'").encode()
+
+        def change(name: str, data: bytes, size: bytes = size) -> bytes:
+            honest = b"Symbol('s77', positive=True, integer=True)"
+            return data.replace(honest, size) if name.endswith("model.json") else data
+
+        path = rewritten(archive, tmp_path, change)
         assert path.read_bytes() != archive.read_bytes()
         with raises(CaptureError, "refused", "expression"):
             relprop.LRP(path)

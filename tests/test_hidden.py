@@ -136,7 +136,7 @@ def test_several_targets_are_recorded_one_by_one(lrp: relprop.LRP, x: Tensor) ->
         assert torch.equal(several[i], lrp.explain(x, i, record="conv2").relevances["conv2"])
 
 
-# ------------------------------------------------------------------------------------------------------------------ mask
+# ----------------------------------------------------------------------------------------------------------------- mask
 
 
 @pytest.mark.parametrize("composite", ["lrp0", "epsilon", "epsilon_plus", "gamma"])
@@ -202,7 +202,7 @@ def test_mask_of_one_call_of_a_module() -> None:
     assert_same(sum(parts), lrp.attribute(x, 1), 1e-9)
 
 
-# -------------------------------------------------------------------------------------------------------------------- at
+# ------------------------------------------------------------------------------------------------------------------- at
 
 
 def test_start_at_a_hidden_channel(lrp: relprop.LRP, x: Tensor) -> None:
@@ -237,7 +237,7 @@ def test_start_at_the_output_is_the_target(lrp: relprop.LRP, x: Tensor) -> None:
 
 def test_start_at_a_module_that_is_called_twice() -> None:
     lrp, x = relprop.LRP(Twice().double(), "lrp0"), torch.randn(2, 5).double()
-    with pytest.raises(relprop.SelectionError, match="several.*layer@1"):
+    with pytest.raises(relprop.SelectionError, match=r"several.*layer@1"):
         lrp.explain(x, at="layer")
     model = lrp._capturer.model
     v = x.clone().requires_grad_()

@@ -206,7 +206,7 @@ def test_module_list_in_shuffled_order_zennit_63() -> None:
     )
 
 
-# --------------------------------------------------------------------------------------------------------- batch norms
+# ---------------------------------------------------------------------------------------------------------- batch norms
 
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -416,7 +416,7 @@ def test_relevance_is_linear_in_the_target(composite: str, factor: float) -> Non
     assert_same(lrp.attribute(x, lambda y: y[:, 0] + factor * y[:, 1]), one + factor * two, 1e-9)
 
 
-# ---------------------------------------------------------------------------------------------- parameters and formats
+# ----------------------------------------------------------------------------------------------- parameters and formats
 
 
 def test_frozen_is_as_trainable() -> None:

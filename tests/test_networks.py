@@ -56,7 +56,7 @@ def explain(name: str, composite, bias: str = "absorb", **options):
         return lrp.using(composite, bias=bias).explain(x, score, **options)
 
 
-# --------------------------------------------------------------------------------------------------- values and books
+# ----------------------------------------------------------------------------------------------------- values and books
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -112,8 +112,8 @@ def test_lrp0_conserves_without_biases() -> None:
 class Held(TorchFunctionMode):
     """Runs a model with the values it has, and the derivatives that LRP asks for.
 
-    Factors are held constant by ``detach``: f(x) becomes x · [f(x)/x], a product x·y becomes ½ x[y] + ½ [x]y, layer norm
-    holds its statistics, and a linear operation becomes p · [z/p], where p is what its rule distributes by.
+    Factors are held constant by ``detach``: f(x) becomes x · [f(x)/x], a product x·y becomes ½ x[y] + ½ [x]y, layer
+    norm holds its statistics, and a linear operation becomes p · [z/p], where p is what its rule distributes by.
     """
 
     def __init__(self, rule: str):

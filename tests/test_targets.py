@@ -31,7 +31,7 @@ def by_gradient(model: nn.Module, x: Tensor, target) -> Tensor:
     return gradient * x
 
 
-# ------------------------------------------------------------------------------------------------------------ index forms
+# ---------------------------------------------------------------------------------------------------------- index forms
 
 
 def test_none_is_the_predicted_class(lrp: relprop.LRP, x: Tensor) -> None:
@@ -157,7 +157,7 @@ def test_function_of_two_outputs() -> None:
     assert_balanced(explanation)
 
 
-# ------------------------------------------------------------------------------------------------------------- functions
+# ------------------------------------------------------------------------------------------------------------ functions
 
 
 def test_logit_difference(lrp: relprop.LRP, x: Tensor) -> None:
@@ -207,7 +207,7 @@ def test_function_of_a_single_sample_may_return_a_number(lrp: relprop.LRP, x: Te
     assert_same(lrp.attribute(x[:1], lambda y: y[0, 1]), lrp.attribute(x[:1], 1))
 
 
-# --------------------------------------------------------------------------------------------------------------- several
+# -------------------------------------------------------------------------------------------------------------- several
 
 
 @pytest.mark.parametrize("given", [[0, 2, None], targets.several([0, 2, None])], ids=["list", "several"])
@@ -248,7 +248,7 @@ def test_several_of_mixed_forms(lrp: relprop.LRP, x: Tensor) -> None:
     assert_same(relevance[2], lrp.attribute(x, 2))
 
 
-# ------------------------------------------------------------------------------------------------------------------ seed
+# ----------------------------------------------------------------------------------------------------------------- seed
 
 
 def test_unit_seed(lrp: relprop.LRP, x: Tensor) -> None:

@@ -133,7 +133,8 @@ def _is_size(expression: str) -> bool:
 
 def _plain_tensors(documents: dict[str, Any]) -> set[str]:
     """Files that torch reads as the bare bytes of a tensor: those that a configuration names, and none as a pickle."""
-    plain, pickled = set(), set()
+    plain: set[str] = set()
+    pickled: set[str] = set()
     for name, document in documents.items():
         folder = name.rpartition("/")[0]
         if folder not in ("data/weights", "data/constants"):
