@@ -11,8 +11,8 @@ an order that knows nothing, and the larger the better. It passes 1 where the lo
 some photographs score higher with their least relevant half blurred than whole.
 
 "alike" is the cosine between the patch sums of the predicted class and those of the runner-up: near 1, the map shows
-what is salient, whatever the class. "frame" is the share of the relevance in the outermost ring of 14 x 14 patches: 27 %
-if it is spread evenly. "reaches the pixels" is the share of the logit that no sink of the ledger took.
+what is salient, whatever the class. "frame" is the share of the relevance in the outermost ring of 14 x 14 patches,
+27 % if it is spread evenly. "reaches the pixels" is the share of the logit that no sink of the ledger took.
 
     python -m benchmarks.composite_choice
 """
