@@ -30,7 +30,7 @@ def images(batch: int = 2, size: int = 32, channels: int = 3, seed: int = 0) -> 
 
 
 def torchvision_model(name: str) -> nn.Module:
-    """A stock architecture at its full depth and a fraction of its width, with random weights and 10 classes."""
+    """A stock architecture at a fraction of its width (DenseNet also of its depth), with random weights."""
     torch.manual_seed(0)
     model = _narrow(name)
     for module in model.modules():
@@ -56,8 +56,8 @@ def _narrow(name: str) -> nn.Module:
         configuration = [v if v == "M" else v // 4 for v in models.vgg.cfgs["D"]]
         features = models.vgg.make_layers(configuration, batch_norm=name.endswith("bn"))
         return nn.Sequential(features, nn.AdaptiveAvgPool2d((7, 7)), nn.Flatten(), mlp(128 * 49, 32, 32, 10))
-    if name == "densenet121":
-        return models.DenseNet(growth_rate=8, block_config=(6, 12, 24, 16), num_init_features=16, num_classes=10)
+    if name == "densenet":
+        return models.DenseNet(growth_rate=8, block_config=(3, 6, 6, 3), num_init_features=16, num_classes=10)
     if name == "convnext_tiny":
         widths = (24, 48, 96, 192, None)
         blocks = [models.convnext.CNBlockConfig(widths[i], widths[i + 1], n) for i, n in enumerate((3, 3, 9, 3))]

@@ -35,6 +35,11 @@ def raises(error: type[Exception], *words: str):
     return pytest.raises(error, match="(?s)" + "".join(f"(?=.*(?:{word}))" for word in words))
 
 
+def shown(value: object) -> str:
+    """A name for a test that is the same in every process."""
+    return "function" if callable(value) else str(value)
+
+
 # --------------------------------------------------------------------------------------------------------------- inputs
 
 
@@ -142,7 +147,7 @@ def test_wrt_that_names_no_input() -> None:
         (lambda y: 1.0, ["float", "tensor"]),
         (lambda y: y.argmax(1).double(), ["depend"]),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_targets_that_do_not_fit(target: object, words: list[str]) -> None:
     lrp = relprop.LRP(cnn())
@@ -417,7 +422,7 @@ def test_rule_for_what_is_no_operation() -> None:
 # --------------------------------------------------------------------------------------------------------------- models
 
 
-@pytest.mark.parametrize("model", [lambda x: x, 3, None, "no such file.pt2"], ids=str)
+@pytest.mark.parametrize("model", [lambda x: x, 3, None, "no such file.pt2"], ids=shown)
 def test_what_is_no_model(model: object) -> None:
     with pytest.raises(CaptureError):
         relprop.LRP(model)

@@ -26,7 +26,7 @@ STOCK = (
     "resnet50",
     "vgg16",
     "vgg16_bn",
-    "densenet121",
+    "densenet",
     "mobilenet_v2",
     "mobilenet_v3_small",
     "efficientnet_b0",
@@ -35,7 +35,7 @@ STOCK = (
 )
 NETWORKS = ("unet", *STOCK)
 POLICIES = ("absorb", "redistribute", "zero")
-RECTIFIED = ("unet", "resnet18", "resnet50", "vgg16", "vgg16_bn", "densenet121", "googlenet")
+RECTIFIED = ("unet", "resnet18", "resnet50", "vgg16", "vgg16_bn", "densenet", "googlenet")
 """ReLU networks: LRP-0 is gradient x input."""
 
 

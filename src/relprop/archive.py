@@ -32,9 +32,9 @@ FUNCTIONS = set(
     "Symbol Integer Float Rational Mul Add Pow Max Min Mod Abs Eq Ne Lt Le Gt Ge Equality Unequality StrictLessThan "
     "StrictGreaterThan LessThan GreaterThan And Or Not Xor Piecewise ExprCondPair floor ceiling true false True False "
     "oo int_oo zoo nan positive negative nonnegative integer real evaluate "
-    "FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift PowByNatural FloatPow "
-    "FloatTrueDiv IntTrueDiv IsNonOverlappingAndDenseIndicator TruncToFloat TruncToInt RoundToInt RoundDecimal ToFloat "
-    "Identity".split()
+    "FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift PowByNatural "
+    "FloatPow FloatTrueDiv IntTrueDiv IsNonOverlappingAndDenseIndicator TruncToFloat TruncToInt RoundToInt "
+    "RoundDecimal ToFloat Identity".split()
 )
 """What may be named in a symbolic size."""
 TOKENS = re.compile(rf"'{SYMBOL}'|[A-Za-z_]\w*|\d+(\.\d*)?(e[+-]?\d+)?|[\s+\-*/%(),<>=&|~!]")
