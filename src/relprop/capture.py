@@ -158,13 +158,20 @@ class Capturer:
             )
         return graph
 
-
     def devices(self) -> set[torch.device]:
         """Where the parameters and buffers are."""
         if self.model is None:
             assert self.program is not None
             return {v.device for v in _program_state(self.program).values() if isinstance(v, Tensor)}
         return {v.device for v in (*self.model.parameters(), *self.model.buffers())}
+
+    def lives_on(self, device: torch.device) -> bool:
+        """Whether any parameter is there, or there are none."""
+        first = next(self.model.parameters(), None) if self.model is not None else None
+        if first is not None and first.device == device:
+            return True
+        devices = self.devices()
+        return not devices or device in devices
 
     def _refuse_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]) -> None:
         """If the model itself cannot run on these inputs, it is not the capture that is to blame.
@@ -214,9 +221,7 @@ def _export(
     if before is not None:
         batch = batch_size(leaves)
         # torch.export takes a dimension of one for a constant, so a single sample is shown to it twice
-        doubled = [
-            x.expand(2, *x.shape[1:]) if _has_batch(x, batch) and batch == 1 else _fresh(x) for x in leaves
-        ]
+        doubled = [x.expand(2, *x.shape[1:]) if _has_batch(x, batch) and batch == 1 else _fresh(x) for x in leaves]
         collection = ShapesCollection()
         for position, (leaf, shown) in enumerate(zip(leaves, doubled, strict=True)):
             if not isinstance(shown, Tensor):
@@ -297,7 +302,11 @@ def to_graph(program: ExportedProgram, lookup: Callable[[str], Tensor], canonica
             inputs.append(node if isinstance(node.meta.get("val"), Tensor) else None)
         elif spec.kind != InputKind.TOKEN:
             parameters[node] = str(spec.target)
-    if isinstance(program, ExportedProgram) and all(n.startswith("inner.") for n in program.state_dict) and _is_wrapped(fx):
+    if (
+        isinstance(program, ExportedProgram)
+        and all(n.startswith("inner.") for n in program.state_dict)
+        and _is_wrapped(fx)
+    ):
         _unwrap_paths(fx)
     output = next(node for node in fx.nodes if node.op == "output")
     specs = program.graph_signature.output_specs

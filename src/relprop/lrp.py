@@ -142,7 +142,8 @@ class LRP:
         ledgers = [ledger for _, ledger, _ in results]
         first = results[0][0]
         hidden = {
-            name: torch.stack([r[2][name] for r in results]) if stacked else results[0][2][name] for name in results[0][2]
+            name: torch.stack([r[2][name] for r in results]) if stacked else results[0][2][name]
+            for name in results[0][2]
         }
         return Explanation(
             relevance=relevance,
@@ -178,7 +179,7 @@ class LRP:
 
     def _graph(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Graph, list[Any]]:
         leaves = pytree.tree_leaves((args, kwargs))
-        _check_inputs(leaves, self._capturer.devices())
+        _check_inputs(leaves, self._capturer)
         with torch.inference_mode(False):
             graph = self._capturer(args, kwargs)
         return graph, leaves
@@ -265,7 +266,10 @@ class LRP:
             relevance = _relevances(plan, run, messages, leaves, ledger)
             _watch(run, seeds, found, relevance)
             relevances.append(relevance)
-            kept = {name: hidden[n] if hidden[n] is not None else torch.zeros_like(run.values[n]) for name, n in recorded.items()}
+            kept = {
+                name: hidden[n] if hidden[n] is not None else torch.zeros_like(run.values[n])
+                for name, n in recorded.items()
+            }
             for name, node in recorded.items():
                 if node in plan.sources and node in messages:
                     kept[name] = messages[node].relevance(run.values[node])
@@ -295,7 +299,9 @@ def _call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return tuple(inputs), {}
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
-    raise InputError(f"inputs must be a tensor, a tuple (positional) or a dict (keywords), got {type(inputs).__name__}.")
+    raise InputError(
+        f"inputs must be a tensor, a tuple (positional) or a dict (keywords), got {type(inputs).__name__}."
+    )
 
 
 def _like_inputs(inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -304,7 +310,7 @@ def _like_inputs(inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return kwargs if isinstance(inputs, Mapping) else tuple(args)
 
 
-def _check_inputs(leaves: list[Any], devices: set[torch.device]) -> None:
+def _check_inputs(leaves: list[Any], capturer: Capturer) -> None:
     tensors = [(i, x) for i, x in enumerate(leaves) if isinstance(x, Tensor)]
     if not tensors:
         raise InputError("the inputs hold no tensor.")
@@ -313,10 +319,9 @@ def _check_inputs(leaves: list[Any], devices: set[torch.device]) -> None:
             raise InputError(f"input {i} is an empty batch: shape {tuple(x.shape)}.")
         if x.dtype.is_complex:
             raise InputError(f"input {i} is complex ({x.dtype}); give real and imaginary parts as real tensors.")
-        if x.ndim and devices and x.device not in devices:
-            raise InputError(
-                f"input {i} is on {x.device}, the model on {', '.join(map(str, devices))}: move one of them with .to(device)."
-            )
+        if x.ndim and not capturer.lives_on(x.device):
+            own = ", ".join(map(str, capturer.devices()))
+            raise InputError(f"input {i} is on {x.device}, the model on {own}: move one of them with .to(device).")
         if x.dtype.is_floating_point and not _is_mask(x) and not bool(torch.isfinite(x).all()):
             _refuse_infinite(i, x)
 
@@ -394,7 +399,12 @@ def _seeds(graph: Graph, plan: Plan, found: Seed) -> dict[Node, Message]:
 
 
 def _is_pick(node: Node, plan: Plan) -> bool:
-    return bool(node.args) and isinstance(node.args[0], Node) and node.args[0] in plan.steps and "getitem" in str(node.target)
+    return (
+        bool(node.args)
+        and isinstance(node.args[0], Node)
+        and node.args[0] in plan.steps
+        and "getitem" in str(node.target)
+    )
 
 
 def _start(graph: Graph, at: Any) -> tuple[Node | None, Any]:
