@@ -192,7 +192,7 @@ def parts(rule: Rule, layer: Affine, a: Tensor, bias: Tensor) -> list[Part]:
         case AlphaBeta(alpha, beta, stabilizer):
             return _alpha_beta(alpha, beta, stabilizer, z_kj, b)
         case ZPlus(stabilizer):
-            # A neuron that nothing speaks for keeps its relevance, as in zennit: here ZPlus differs from alpha 1, beta 0.
+            # A neuron that nothing speaks for keeps its relevance, as in zennit: not so for alpha 1, beta 0.
             return [Part(positive(z_kj), positive(b), stabilizer, one)]
         case ZBox(low, high, stabilizer):
             lowest, highest = bounds(low, layer.shape_in, batch), bounds(high, layer.shape_in, batch)

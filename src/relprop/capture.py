@@ -65,8 +65,8 @@ class Capturer:
             self.model = _unwrap(model)
         else:
             raise CaptureError(
-                f"LRP explains an nn.Module, an ExportedProgram or the path of a .pt2 file, not {type(model).__name__}. "
-                "A plain function can be wrapped in an nn.Module whose forward calls it."
+                f"LRP explains an nn.Module, an ExportedProgram or the path of a .pt2 file, not {type(model).__name__}."
+                " A plain function can be wrapped in an nn.Module whose forward calls it."
             )
         self._captures: dict[Any, list[Capture]] = {}
         self._warned = False
@@ -152,8 +152,8 @@ class Capturer:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"{type(self.model).__name__} cannot be exported ({reason_of(failures[-1])}); its operations are recorded "
-                "from one real run instead, and anew whenever the inputs change.",
+                f"{type(self.model).__name__} cannot be exported ({reason_of(failures[-1])}); its operations are "
+                "recorded from one real run instead, and anew whenever the inputs change.",
                 stacklevel=4,
             )
         return graph

@@ -1,4 +1,4 @@
-"""Values that depend on parameters alone: folded and modified weights. Computed once, and anew when a parameter changes."""
+"""Values that depend on parameters alone: folded and modified weights, computed anew when a parameter changes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from .graph import Graph, calls
+
 
 class Derived:
     """A store that empties itself when a parameter was replaced or changed.
@@ -49,7 +50,7 @@ SMALL = 1 << 13
 
 
 def checksum(tensors: list[Tensor]) -> list[Tensor]:
-    """What changes when any value does. The sum of a tensor's bits does not know their order: some values stand for it."""
+    """What changes when any value does: the sum of a tensor's bits, and some of its values, as sums know no order."""
     flat = [t.detach().reshape(-1) for t in tensors]
     values = [t if len(t) < SMALL else t[:: len(t) // 64] for t in flat]
     kinds = dict.fromkeys((v.dtype, v.device) for v in values)

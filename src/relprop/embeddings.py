@@ -34,7 +34,9 @@ def token_nodes(graph: Graph, placeholder: Node) -> tuple[Node, ...]:
 def tokens(graph: Graph, placeholder: Node, embedding: Node, ids: Tensor, relevance: Tensor) -> Tensor:
     """The relevance of an embedding [..., D], as one value per token in the shape of the ids."""
     per_token = relevance.sum(-1).flatten()
-    where: Tensor = _replay(graph, placeholder, embedding.args[1], torch.arange(ids.numel(), device=ids.device).reshape(ids.shape))
+    where: Tensor = _replay(
+        graph, placeholder, embedding.args[1], torch.arange(ids.numel(), device=ids.device).reshape(ids.shape)
+    )
     return per_token.new_zeros(ids.numel()).index_add(0, where.flatten(), per_token).reshape(ids.shape)
 
 

@@ -16,7 +16,6 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.fx import Node
 
-
 READING = threading.RLock()
 """Held while a model is captured and while parameters are read: torch.export swaps them for stand-ins meanwhile."""
 

@@ -33,10 +33,14 @@ def module_outputs(graph: Graph, patterns: Sequence[str]) -> dict[str, Node]:
                 outputs[path] = node  # the last one is the output
     found: dict[str, Node] = {}
     for pattern in patterns:
-        matched = {p: n for p, n in outputs.items() if fnmatchcase(p, pattern) or fnmatchcase(p.partition("@")[0], pattern)}
+        matched = {
+            p: n for p, n in outputs.items() if fnmatchcase(p, pattern) or fnmatchcase(p.partition("@")[0], pattern)
+        }
         if not matched:
             some = ", ".join(list(outputs)[:12])
-            raise SelectionError(f"{pattern!r} matches no module of the model; there are {some}{', ...' if len(outputs) > 12 else ''}.")
+            raise SelectionError(
+                f"{pattern!r} matches no module of the model; there are {some}{', ...' if len(outputs) > 12 else ''}."
+            )
         found.update(matched)
     return found
 
@@ -48,7 +52,7 @@ def channel_mask(node: Node, channels: Any) -> Callable[[Tensor], Tensor]:
     convolution made them.
     """
     if callable(channels):
-        return channels  # type: ignore[no-any-return]
+        return channels
 
     def mask(a: Tensor) -> Tensor:
         if channels is None:
@@ -64,7 +68,9 @@ def channel_mask(node: Node, channels: Any) -> Callable[[Tensor], Tensor]:
         index = torch.as_tensor(channels, device=a.device).long().reshape(-1)
         size = a.shape[dim]
         if index.numel() == 0 or bool(((index >= size) | (index < -size)).any()):
-            raise SelectionError(f"channels {index.tolist()} are out of range: dimension {dim} of {tuple(a.shape)} has {size}.")
+            raise SelectionError(
+                f"channels {index.tolist()} are out of range: dimension {dim} of {tuple(a.shape)} has {size}."
+            )
         kept = torch.zeros(size, dtype=a.dtype, device=a.device)
         kept[index] = 1
         return kept.reshape([size if d == dim else 1 for d in range(a.ndim)])

@@ -126,9 +126,9 @@ class LRP:
             seed: as in :meth:`attribute`.
             record: patterns of module paths, such as ``["layer3.*"]``, whose outputs' relevance is kept.
             mask: module path -> channels that relevance may pass through (conditional relevance, Achtibat et al. 2023):
-                an int, a list of ints, a tensor that multiplies the relevance, or a function from the activation to one.
-            at: start at a hidden module instead of the output: its path, or ``(path, channels)``. Relevance starts as the
-                activation of these channels.
+                an int, a list of ints, a tensor that multiplies the relevance, or a function from activation to tensor.
+            at: start at a hidden module instead of the output: its path, or ``(path, channels)``. Relevance starts as
+                the activation of these channels.
 
         Raises:
             SelectionError: if a pattern or path matches no module.
@@ -207,8 +207,8 @@ class LRP:
                 sources += [node] if is_float(node) else list(token_nodes(graph, node))
             if not sources:
                 raise InputError(
-                    "nothing to explain: no input is a floating-point tensor or indexes an embedding "
-                    f"(inputs: {', '.join(graph.input_names) or 'none'}{', wrt: ' + repr(wrt) if wrt is not None else ''})."
+                    "nothing to explain: no input is a floating-point tensor or indexes an embedding (inputs: "
+                    f"{', '.join(graph.input_names) or 'none'}{', wrt: ' + repr(wrt) if wrt is not None else ''})."
                 )
             starts = [o for o in graph.outputs if isinstance(o, Node) and is_float(o)] if roots is None else list(roots)
             plan = make_plan(
@@ -329,7 +329,8 @@ def _check_inputs(leaves: list[Any], capturer: Capturer) -> None:
 def _refuse_infinite(i: int, x: Tensor) -> None:
     bad = ~torch.isfinite(x)
     raise InputError(
-        f"input {i} holds {int(bad.sum())} values that are NaN or infinite, the first at index {bad.nonzero()[0].tolist()}."
+        f"input {i} holds {int(bad.sum())} values that are NaN or infinite, the first at index "
+        f"{bad.nonzero()[0].tolist()}."
     )
 
 
@@ -487,8 +488,9 @@ def _watch(run: Run, seeds: dict[Node, Message], found: Seed, relevance: list[Te
     if size <= GROWTH * start or (size == 0 and start == 0):
         return
     if not run.retain:
+        grown = f"has grown to {size / max(start, 1e-30):.3g} times what it started with"
         warnings.warn(
-            f"relevance {'is not finite' if size != size else f'has grown to {size / max(start, 1e-30):.3g} times what it started with'}; "
+            f"relevance {'is not finite' if size != size else grown}; "
             "lrp.explain(...) with the same arguments names the operation where it begins.",
             RelevanceWarning,
             stacklevel=4,

@@ -24,7 +24,7 @@ class Form(NamedTuple):
     c: bool = False
     r: bool = False
 
-    def __or__(self, other: Form) -> Form:  # type: ignore[override]
+    def __or__(self, other: Form) -> Form:
         return Form(self.c or other.c, self.r or other.r)
 
 
@@ -66,7 +66,7 @@ def stabilise(z: Tensor, epsilon: float | Tensor) -> Tensor:
 
 
 def damped(c: Tensor, z: Tensor, epsilon: float | Tensor, nonnegative: bool = False) -> Tensor:
-    """``R / (z + epsilon * sign(z))`` for R = c z, which is c |z| / (|z| + ε): no sign, no blow-up, no division by zero."""
+    """``R / (z + epsilon * sign(z))`` for R = c z, which is c |z| / (|z| + ε): no blow-up, no division by zero."""
     size = z if nonnegative else z.abs()
     if torch.is_grad_enabled():
         return c * (size / (size + epsilon))

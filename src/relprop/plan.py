@@ -60,10 +60,10 @@ class Plan:
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("node", "operation", "module", "rule", "chosen by", "source")]
-        for step in self.steps.values():
-            rows.append(
-                (step.node.name, operation(step.node), module_path(step.node), str(step.rule), step.reason, source_line(step.node))
-            )
+        rows += [
+            (n.name, operation(n), module_path(n), str(step.rule), step.reason, source_line(n))
+            for n, step in self.steps.items()
+        ]
         rows += [(n.name, operation(n), module_path(n), "NO RULE", "", source_line(n)) for n in self.gaps]
         title = f"composite {self.composite.name}" + (f" ({self.composite.note})" if self.composite.note else "")
         return f"{title}, bias: {self.bias}\n{table(rows)}"
@@ -75,7 +75,9 @@ def table(rows: list[tuple[str, ...]], right: Iterable[int] = ()) -> str:
     """Rows as aligned text, the first one underlined."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
-        "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+        "  ".join(
+            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
@@ -171,7 +173,8 @@ def _explain_gaps(gaps: list[Node]) -> str:
     more = f" ({len(gaps) - 1} more such operations: lrp.check(x) lists them all.)" if len(gaps) > 1 else ""
     return (
         f"there is no rule for {operation(first)}, called in module {module_path(first) or '(the model itself)'!r} at "
-        f"{source_line(first) or 'unknown source'}.{more} Give it one with @relprop.rule_for(torch.ops.{_dotted(first)}) above a rule or "
+        f"{source_line(first) or 'unknown source'}.{more} Give it one with "
+        f"@relprop.rule_for(torch.ops.{_dotted(first)}) above a rule or "
         "a function (call, message) -> message, or leave it out of the explanation with relprop.rules.Stop()."
     )
 

@@ -29,7 +29,13 @@ class Run:
     """One forward run and its reverse sweeps. Holds every value, and nothing outlives it."""
 
     def __init__(
-        self, plan: Plan, leaves: list[Any], *, retain: bool = False, differentiable: bool = False, batch: int | None = None
+        self,
+        plan: Plan,
+        leaves: list[Any],
+        *,
+        retain: bool = False,
+        differentiable: bool = False,
+        batch: int | None = None,
     ):
         self.plan, self.retain, self.differentiable = plan, retain, differentiable
         self.values: dict[Node, Any] = {}
@@ -106,7 +112,7 @@ class Run:
         """A value as the start of a local gradient."""
         if self.differentiable:
             return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
-        return Source.apply(value, self._anchor)  # type: ignore[no-any-return]
+        return Source.apply(value, self._anchor)
 
     def detach(self, value: Tensor) -> Tensor:
         return value if self.differentiable else value.detach()
@@ -263,8 +269,8 @@ def diagnose(run: Run, seeds: dict[Node, Message], seed_size: float) -> str | No
         return None
     _, node, size, _ = worst
     return (
-        f"relevance has grown to {size:.3g} at the output of {where(node)}, {size / seed_size:.3g} times what it started "
-        f"with. {_statistics(run, node)}"
+        f"relevance has grown to {size:.3g} at the output of {where(node)}, {size / seed_size:.3g} times what it "
+        f"started with. {_statistics(run, node)}"
     )
 
 

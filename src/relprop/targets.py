@@ -79,7 +79,9 @@ def main_output(leaves: list[Any], unflatten: Callable[[list[Any]], Any]) -> int
     floats = [i for i, x in enumerate(leaves) if _is_float(x)]
     if not floats:
         kinds = [str(x.dtype) if isinstance(x, Tensor) else type(x).__name__ for x in leaves]
-        raise TargetError(f"the model's output holds no floating-point tensor (it holds {', '.join(kinds) or 'nothing'}).")
+        raise TargetError(
+            f"the model's output holds no floating-point tensor (it holds {', '.join(kinds) or 'nothing'})."
+        )
     if len(floats) == 1:
         return floats[0]
     numbered = unflatten(list(range(len(leaves))))
@@ -139,23 +141,25 @@ def _index(target: Target, output: Tensor) -> tuple[Tensor, ...]:
         if output.ndim == 2:
             return (output.argmax(1),)
         raise TargetError(
-            f"the output has shape {shape}: say what to explain. Choose an index tuple of {output.ndim - 1} numbers, such as "
-            f"target={tuple([0] * (output.ndim - 1))}, or a function from the output to one scalar per sample, such as "
-            "target=lambda output: output.flatten(1).sum(1)."
+            f"the output has shape {shape}: say what to explain. Choose an index tuple of {output.ndim - 1} numbers, "
+            f"such as target={tuple([0] * (output.ndim - 1))}, or a function from the output to one scalar per sample, "
+            "such as target=lambda output: output.flatten(1).sum(1)."
         )
     if isinstance(target, Tensor):
         return _tensor_index(target, output)
     if isinstance(target, bool) or not isinstance(target, (int, tuple)):
         raise TargetError(
-            f"target must be None, an int, a LongTensor [B], a tuple of ints, a function, or several([...]); got {target!r}."
+            f"target must be None, an int, a LongTensor [B], a tuple of ints, a function, or several([...]); "
+            f"got {target!r}."
         )
     entries = target if isinstance(target, tuple) else (target,)
     if output.ndim == 1 and entries == (0,):
         return ()
     if len(entries) != output.ndim - 1:
         raise TargetError(
-            f"target {target!r} has {len(entries)} index(es) for an output of shape {shape}; it needs {output.ndim - 1} "
-            "(all but the first dimension, that of the samples), or a function from the output to one scalar per sample."
+            f"target {target!r} has {len(entries)} index(es) for an output of shape {shape}; it needs "
+            f"{output.ndim - 1} (all but the first dimension, that of the samples), or a function from the output to "
+            "one scalar per sample."
         )
     index = []
     for d, entry in enumerate(entries, start=1):
@@ -205,7 +209,9 @@ def _from_function(target: Target, leaves: list[Any], unflatten: Callable[[list[
         variables = {i: _accumulate(leaves[i].detach()).clone().requires_grad_() for i in floats}
         value = target(unflatten([variables.get(i, x) for i, x in enumerate(leaves)]))
         if not isinstance(value, Tensor):
-            raise TargetError(f"a target function must return a tensor [B], one scalar per sample; got {type(value).__name__}.")
+            raise TargetError(
+                f"a target function must return a tensor [B], one scalar per sample; got {type(value).__name__}."
+            )
         samples = next((x.shape[0] for x in leaves if isinstance(x, Tensor) and x.ndim), 1)
         if value.ndim == 0 and samples == 1:
             value = value.reshape(1)

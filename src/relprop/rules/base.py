@@ -122,17 +122,17 @@ class Call:
     def run(self, replaced: dict[Node, Any] | None = None) -> Any:
         """Run the operation, with other values for some of its inputs."""
         values = self.run_state.values
-        if replaced:
 
-            def load(n: Node) -> Any:
-                return replaced[n] if n in replaced else values[n]
-        else:
-            load = values.__getitem__
+        def load(n: Node) -> Any:
+            return replaced[n] if replaced and n in replaced else values[n]
+
         args = torch.fx.node.map_arg(self.node.args, load)
         kwargs = torch.fx.node.map_arg(self.node.kwargs, load)
         return self.node.target(*args, **kwargs)  # type: ignore[operator]
 
-    def book(self, kind: str, amount: Callable[[], Tensor], node: Node | None = None, where: Node | None = None) -> None:
+    def book(
+        self, kind: str, amount: Callable[[], Tensor], node: Node | None = None, where: Node | None = None
+    ) -> None:
         """Tell the ledger what was absorbed here: relevance in the shape of ``node`` (default: the output)."""
         ledger = self.run_state.ledger
         if ledger is not None:

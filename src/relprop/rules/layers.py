@@ -58,7 +58,7 @@ class Dense(Layer):
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
         return torch.nn.functional.linear(a, w)
 
-    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002
+    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
         return s @ w
 
 
@@ -68,7 +68,7 @@ class MatrixRight(Layer):
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
         return a @ w
 
-    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002
+    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
         return s @ w.mT
 
 
@@ -78,7 +78,7 @@ class MatrixLeft(Layer):
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
         return w @ a
 
-    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002
+    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
         return w.mT @ s
 
 
@@ -95,7 +95,7 @@ class Grouped(Layer):
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
         return grouped_product(a, w, self.ends)
 
-    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002
+    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
         return grouped_product(s, w.mT, self.ends)
 
 
@@ -155,7 +155,7 @@ class Affine(Layer):
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
         return a * channelwise(w, a.ndim)
 
-    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002
+    def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
         return s * channelwise(w, s.ndim)
 
     def spread_bias(self, b: Tensor) -> Tensor:

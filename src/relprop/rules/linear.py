@@ -1,4 +1,4 @@
-"""The rules of linear operations: dense layers, convolutions, transposed convolutions (design: z_k = Σ_j a_j w_jk + b_k).
+"""The rules of linear operations: dense layers, convolutions, transposed convolutions (z_k = Σ_j a_j w_jk + b_k).
 
 Every rule is the four steps of the general form (Montavon et al. 2019, "Layer-Wise Relevance Propagation: An Overview",
 §10.2) with its own ρ:
@@ -167,7 +167,7 @@ class Neurons:
         for kind, amount in self.absorbed.items():
             self.call.book(kind, lambda a=amount: torch.where(lonely, a, 0))  # type: ignore[misc]
         total = sum(self.absorbed.values())
-        return self.transpose(torch.where(lonely, 0, total / connections), ones)  # type: ignore[operator]
+        return self.transpose(torch.where(lonely, 0, total / connections), ones)
 
 
 @dataclass(frozen=True)
@@ -274,7 +274,7 @@ class LRP0(Epsilon):
 class Gamma(LinearRule):
     """LRP-γ: R_j = Σ_k a_j (w_jk + γ w_jk⁺) / Σ_0,j a_j (w_jk + γ w_jk⁺) R_k (Montavon et al. 2019, §10.2.1).
 
-    Generalised to inputs and outputs of either sign (Andéol et al. 2021): contributions of the sign of z_k are favoured.
+    For inputs and outputs of either sign (Andéol et al. 2021): contributions of the sign of z_k are favoured.
 
     Args:
         gamma: how much; 0 is LRP-0, infinity LRP-z⁺.
@@ -505,8 +505,8 @@ def expand_bound(bound: Any, a: Tensor) -> Tensor:
         return values.expand_as(a)
     except RuntimeError:
         raise RuleError(
-            f"ZBox: bounds of shape {tuple(values.shape)} do not fit an input of shape {tuple(a.shape)}; give a number, "
-            "one value per channel, or a tensor of the input's shape"
+            f"ZBox: bounds of shape {tuple(values.shape)} do not fit an input of shape {tuple(a.shape)}; give a "
+            "number, one value per channel, or a tensor of the input's shape"
         ) from None
 
 
@@ -521,7 +521,9 @@ def _bound(value: Any) -> Any:
 def _short(value: Any) -> str:
     if isinstance(value, (int, float)):
         return f"{value:g}"
-    return f"tensor{tuple(value.shape)}" if isinstance(value, Tensor) else "(" + ", ".join(f"{v:.3g}" for v in value) + ")"
+    return (
+        f"tensor{tuple(value.shape)}" if isinstance(value, Tensor) else "(" + ", ".join(f"{v:.3g}" for v in value) + ")"
+    )
 
 
 def _has_no_bias(step: Step) -> bool:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-
+from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.fx import Node
 
 from ..message import COEFFICIENT, Form, Message, damped, quotient, sign, stabilise, stabiliser
+from . import sums  # noqa: F401  (its rules are looked up in the table)
 from .base import TABLE, Call, Messages, Rule, Step, register
 from .linear import Epsilon, check_number
-from . import sums  # noqa: F401  (its rules are looked up in the table)
 from .structural import LINEAR, Gradient
 
 aten = torch.ops.aten
 
-AVERAGE_OF = {
+AVERAGE_OF: dict[Any, Callable[..., Tensor]] = {
     aten.max_pool1d.default: torch.nn.functional.avg_pool1d,
     aten.max_pool2d.default: torch.nn.functional.avg_pool2d,
     aten.max_pool3d.default: torch.nn.functional.avg_pool3d,
@@ -61,9 +62,9 @@ class Proportional(Rule):
         return {step.node} if step.form.c else set()
 
     def forward(self, call: Call) -> Any:
-        arguments: Any = call.node.args
-        x, kernel, *rest = arguments
-        stride, padding, _, ceil_mode = [*rest, *[[], 0, 1, False][len(rest) :]]
+        x, kernel = call.node.args[0], call.argument(1, "kernel_size")
+        stride, padding = call.argument(2, "stride", []), call.argument(3, "padding", 0)
+        ceil_mode = call.argument(5, "ceil_mode", False)
         with torch.enable_grad():
             source = call.run_state.source(call.value(x))
             average = AVERAGE_OF[call.node.target](source, kernel, stride or None, padding, ceil_mode)
@@ -187,5 +188,3 @@ register(
 )
 
 __all__ = ["Norm", "Proportional", "WinnerTakeAll"]
-
-

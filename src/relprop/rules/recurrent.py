@@ -17,8 +17,9 @@ few products, cheaper than the gradient's, and without any division by an activa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +31,7 @@ from ..errors import RuleError
 from ..message import COEFFICIENT, RELEVANCE, Form, Message, sign, stabilise, stabiliser
 from .base import Call, Messages, Rule, Step, register
 from .linear import check_number
-from .structural import LINEAR
+from .structural import constant_kind
 
 aten = torch.ops.aten
 
@@ -127,7 +128,7 @@ class Recurrent(Rule):
             elif m and call.step.accounting:
                 value = call.run_state.accumulate(call.value(node))
                 value = operation.steps_first(value) if node is operation.x else operation.stacked(value)
-                self._book(call, operation, KIND(call, node), partial(m.relevance, value))
+                self._book(call, operation, constant_kind(call, node), partial(m.relevance, value))
         return [sent[node] for node in call.active]
 
     def _book(self, call: Call, operation: Operation, kind: str, amount: Callable[[], Tensor]) -> None:
@@ -452,7 +453,7 @@ class Factors:
     total: Total
     """The sum of a cell: c_t of an LSTM, h_t of a GRU; the linear layer itself in an RNN."""
     blocks: list[Neurons]
-    rows: slice = slice(None)
+    rows: slice = field(default_factory=lambda: slice(None))
     """The neurons of the linear layer that get relevance: those of the signal alone, or the gates' too."""
     keep: Tensor | None = None
     """The state before: its coefficient from s of the sum, and its part of the stabiliser."""
@@ -498,8 +499,10 @@ class Sweep:
         into_c, into_c_r, keep, keep_r = at(k.into_c), at(k.into_c_r), at(k.keep), at(k.keep_r)
         share, reset, h, spread = at(blocks), at(k.reset), at(k.h), at(evenly)
         output = at(None if k.output is None else k.output.share)
-        p_damp, p_inverse, p_half, _ = (at(x) for x in k.projection or (None,) * 4)
-        all_s, all_neurons, all_projected = [], [], []
+        p_damp, p_inverse, p_slack, _ = (at(x) for x in k.projection or (None,) * 4)
+        all_s: list[Tensor] = []
+        all_neurons: list[Tensor] = []
+        all_projected: list[Tensor] = []
 
         (c, r), (c_cell, r_cell) = finals[0], finals[1] if is_lstm else Message()
         for t in reversed(range(steps)):
@@ -507,7 +510,8 @@ class Sweep:
             if w_out is not None:  # h_t = P m_t with m_t = o ⊙ tanh(c_t)
                 s = _plus(_times(c, p_damp[t]), _times(r, p_inverse[t]))
                 all_projected.append(s)
-                c, r = s @ w_out, (s * p_half[t]).sum(1, keepdim=True) * 2 / w_out.shape[1] if redistributed else None
+                c = s @ w_out
+                r = (s * p_slack[t]).sum(1, keepdim=True) / w_out.shape[1] if redistributed else None
             if is_lstm:
                 c_cell, r_cell = _plus(c_cell, _times(c, into_c[t])), _plus(r_cell, _times(r, into_c_r[t]))
                 s = _plus(_times(c_cell, damp[t]), _times(r_cell, inverse[t]))
@@ -530,9 +534,13 @@ class Sweep:
         self._absorb("stabiliser", neurons, self.slack)
         self._absorb("stabiliser", all_s, k.total.slack)
         self._absorb("stabiliser", all_projected, k.projection and k.projection.slack)
-        even = None if evenly is None else (neurons * evenly).sum(-1, keepdim=True)
-        to_x = Message(neurons @ w_x, None if even is None else even.expand(*even.shape[:2], w_x.shape[1]))
-        states = [Message(c, None if r is None else r.expand(c.shape)), Message(c_cell, r_cell)]
+        to_x = Message(neurons @ w_x)
+        if evenly is not None:
+            even = (neurons * evenly).sum(-1, keepdim=True)
+            to_x = Message(to_x.c, even.expand(*even.shape[:2], w_x.shape[1]))
+        if r is not None:
+            r = r.expand(c.shape)  # type: ignore[union-attr]
+        states = [Message(c, r), Message(c_cell, r_cell)]
         return to_x, states[: len(finals)]
 
     def _evenly(self, inputs: int) -> Tensor | None:
@@ -550,8 +558,6 @@ def _side_by_side(parts: list[Any], like: Tensor) -> Tensor | None:
     """The values of all gates' neurons, zero where a gate has none."""
     if all(part is None for part in parts):
         return None
-    if len(parts) == 1:
-        return parts[0]  # type: ignore[no-any-return]
     size = next(p.shape[-1] for p in parts if p is not None)
     shape = (*like.shape[:2], size)
     return torch.cat([like.new_zeros(shape) if p is None else p.expand(shape) for p in parts], -1)
@@ -577,10 +583,11 @@ def _each(message: Message, change: Callable[[Tensor], Tensor]) -> Message:
 
 def _stack(messages: list[list[Message]]) -> list[Message]:
     """The messages to each state, [layers, B, H], from those of every layer to its states."""
-    stacked = []
-    for state in zip(*messages, strict=True):
-        stacked.append(Message(*(None if parts[0] is None else torch.stack(parts) for parts in zip(*state, strict=True))))
-    return stacked
+
+    def joined(parts: tuple[Tensor | None, ...]) -> Tensor | None:
+        return None if parts[0] is None else torch.stack(parts)  # type: ignore[arg-type]
+
+    return [Message(*map(joined, zip(*state, strict=True))) for state in zip(*messages, strict=True)]
 
 
 register("recurrent", Recurrent(), *LAYERS, *CELLS)

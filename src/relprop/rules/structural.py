@@ -27,11 +27,11 @@ class Source(torch.autograd.Function):
     """Where a local gradient ends. It holds no reference to the value, so the value can be freed."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, anchor: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(ctx: Any, value: Tensor, anchor: Tensor) -> Tensor:
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:  # noqa: ARG004
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
         return None, None
 
 
