@@ -600,3 +600,56 @@ def test_file_for_another_size(tmp_path: Path) -> None:
     lrp.attribute(images())
     with raises(CaptureError, r"\(2, 3, 32, 32\)", r"\(3, 3, 32, 32\)", "dynamic"):
         lrp.attribute(images(3))
+
+
+# ------------------------------------------------------------------------------------------------ relevance out of hand
+
+
+class Cancelling(nn.Module):
+    """f = 1e-9: the difference of two neurons that are nearly the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neurons, self.difference = nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False)
+        self.neurons.weight.data = torch.eye(2)
+        self.difference.weight.data = torch.tensor([[1.0, -1.0]])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.difference(self.neurons(x))
+
+
+@pytest.mark.parametrize("method", ["attribute", "explain"])
+def test_growth_is_named_with_its_denominator(method: str) -> None:
+    """LRP-0 gives R = (1, -(1 - 1e-9)) for an output of 1e-9: 2e9 times as much as it started with."""
+    lrp = relprop.LRP(Cancelling().double(), "lrp0")
+    x = torch.tensor([[1.0, 1.0 - 1e-9]], dtype=torch.float64)
+    with pytest.warns(
+        relprop.RelevanceWarning, match="grown to 2 at the output of .*neurons.*2e.09.*difference.*1e-09"
+    ):
+        getattr(lrp, method)(x)
+    with pytest.warns(relprop.RelevanceWarning, match="see the first"):
+        getattr(lrp, method)(x)
+
+
+def test_growth_at_the_input() -> None:
+    """The first layer is where it grows."""
+    lrp = relprop.LRP(Cancelling().double().difference, "lrp0")
+    with pytest.warns(relprop.RelevanceWarning, match="grown to 2 at input .*divides by"):
+        lrp.attribute(torch.tensor([[1.0, 1.0 - 1e-9]], dtype=torch.float64))
+
+
+def test_relevance_that_is_not_finite() -> None:
+    """The gradient of a square root at zero is infinite."""
+
+    class Root(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sqrt().sum(1)
+
+    with pytest.warns(relprop.RelevanceWarning, match="not finite"):
+        relprop.LRP(Root(), "gradient").attribute(torch.tensor([[0.0, 1.0]]))
+
+
+def test_relevance_that_stays_in_proportion_warns_of_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        relprop.LRP(cnn(), "epsilon").explain(images())

@@ -140,6 +140,34 @@ def test_functions_are_as_good_as_modules() -> None:
     )
 
 
+@pytest.mark.parametrize("composite", [*COMPOSITES, "epsilon_plus_flat", [(select.convolution(), rules.WSquare())]])
+def test_zero_padding_is_padding_however_it_is_written(composite) -> None:
+    """Padding gets no relevance, also under the rules and policies whose relevance does not vanish with the input."""
+    model, x = prepared(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 4, 2, 2))), images(2, 8)
+    apart = copy.deepcopy(model)
+    apart[0].padding, apart[2].padding = (0, 0), (1, 0)
+    apart[0], apart[2] = nn.Sequential(nn.ZeroPad2d(1), apart[0]), nn.Sequential(nn.ZeroPad2d((2, 2, 1, 1)), apart[2])
+    assert_twins(model, apart, x, [composite], POLICIES)
+    same = copy.deepcopy(model)
+    same[0].padding = "same"
+    assert_twins(model, same, x, [composite], POLICIES)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_padding_on_one_side(policy: str) -> None:
+    """padding="same" of an even kernel pads at the end: as a wider padding whose first row and column is cut off."""
+    model, x = prepared(nn.Conv2d(3, 4, 2, padding="same")), images(2, 6)
+    wide = copy.deepcopy(model)
+    wide.padding = (1, 1)
+    cut = nn.Sequential(wide, Cut())
+    assert_twins(model, cut, x, [*COMPOSITES, "epsilon_plus_flat"], [policy])
+
+
+class Cut(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, 1:, 1:]
+
+
 class MakesItsReLU(nn.Module):
     def __init__(self, net: nn.Module):
         super().__init__()

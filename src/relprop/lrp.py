@@ -249,7 +249,7 @@ class LRP:
         # which of several outputs a function uses is known when it has been called
         plan = self._plan(graph, leaves, wrt, roots, accounting=accounting, strict=len(roots) < 2, keep=keep)
         targets = _targets(target)
-        run = Run(plan, leaves, retain=len(targets) > 1 or accounting, batch=batch_size(leaves))
+        run = Run(plan, leaves, retain=len(targets) > 1, batch=batch_size(leaves))
         output_leaves = [run.values[o] if isinstance(o, Node) else o for o in graph.outputs]
         results, relevances = [], []
         for one in targets:
@@ -264,7 +264,7 @@ class LRP:
             hidden: dict[Node, Tensor | None] = dict.fromkeys(recorded.values())
             messages = run.sweep(seeds, masks, hidden)
             relevance = _relevances(plan, run, messages, leaves, ledger)
-            _watch(run, seeds, found, relevance)
+            _watch(run, leaves, seeds, found.value, relevance)
             relevances.append(relevance)
             kept = {
                 name: hidden[n] if hidden[n] is not None else torch.zeros_like(run.values[n])
@@ -481,24 +481,19 @@ def _relevance_dtype(leaf: Tensor) -> torch.dtype:
     return leaf.dtype if leaf.dtype == torch.float64 else torch.float32
 
 
-def _watch(run: Run, seeds: dict[Node, Message], found: Seed, relevance: list[Tensor | None]) -> None:
-    """Warn if relevance is not finite or has grown out of proportion, and say where it began."""
-    size = sum(float(r.detach().abs().sum()) for r in relevance if r is not None)
-    start = float(found.value.detach().abs().sum())
+def _watch(run: Run, leaves: list[Any], seeds: dict[Node, Message], value: Tensor, sent: list[Tensor | None]) -> None:
+    """Warn if relevance is not finite or has grown out of proportion, and say where it began.
+
+    What the reverse sweep freed is needed to tell, so it costs another run: paid only if all is not well, and once.
+    """
+    size = sum(float(r.detach().abs().sum()) for r in sent if r is not None)
+    start = float(value.detach().abs().sum())
     if size <= GROWTH * start or (size == 0 and start == 0):
         return
-    if not run.retain:
-        grown = f"has grown to {size / max(start, 1e-30):.3g} times what it started with"
-        warnings.warn(
-            f"relevance {'is not finite' if size != size else grown}; "
-            "lrp.explain(...) with the same arguments names the operation where it begins.",
-            RelevanceWarning,
-            stacklevel=4,
-        )
-        return
-    ledger, run.ledger = run.ledger, None
-    reason = diagnose(run, seeds, max(start, 1e-30))
-    run.ledger = ledger
+    reason: str | None = "relevance is not finite, or has grown out of proportion: see the first such warning."
+    if not run.plan.diagnosed:
+        run.plan.diagnosed = True
+        reason = diagnose(Run(run.plan, leaves, retain=True, hold=True, batch=run.batch), seeds, max(start, 1e-30))
     if reason:
         warnings.warn(reason, RelevanceWarning, stacklevel=4)
 

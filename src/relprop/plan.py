@@ -52,6 +52,8 @@ class Plan:
     """Step -> saved values that nothing needs after it in the reverse sweep."""
     derived: Derived = field(init=False)
     """Weights computed from parameters alone."""
+    diagnosed: bool = False
+    """Whether a warning has named the operation at which relevance gets out of hand."""
     aliases: dict[Node, Node] = field(default_factory=dict)
     """Linear operation -> the ReLU behind it, whose output serves as its own where relevance is not zero."""
 

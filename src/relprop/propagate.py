@@ -26,7 +26,16 @@ GROWTH = 1e4
 
 
 class Run:
-    """One forward run and its reverse sweeps. Holds every value, and nothing outlives it."""
+    """One forward run and its reverse sweeps. Holds every value, and nothing outlives it.
+
+    Args:
+        plan: what to do.
+        leaves: the inputs.
+        retain: whether there will be more than one sweep.
+        hold: whether to hold also the values that no rule needs.
+        differentiable: whether relevance can be differentiated in turn.
+        batch: number of samples, for the ledger.
+    """
 
     def __init__(
         self,
@@ -34,10 +43,11 @@ class Run:
         leaves: list[Any],
         *,
         retain: bool = False,
+        hold: bool = False,
         differentiable: bool = False,
         batch: int | None = None,
     ):
-        self.plan, self.retain, self.differentiable = plan, retain, differentiable
+        self.plan, self.retain, self.hold, self.differentiable = plan, retain, hold, differentiable
         self.values: dict[Node, Any] = {}
         self.shapes: dict[Node, Any] = {}
         self.calls: dict[Node, Call] = {}
@@ -91,7 +101,7 @@ class Run:
             if isinstance(value, Tensor):
                 self.shapes[node] = value.shape
             for used in plan.last_use.get(node, ()):
-                if used not in self._constants:
+                if used not in self._constants and not self.hold:
                     values.pop(used, None)
 
     def may_overwrite(self, node: Node) -> bool:
@@ -104,6 +114,7 @@ class Run:
             and node not in self.plan.saved
             and node not in self.plan.roots
             and not self.differentiable
+            and not self.hold
         )
 
     # -- what rules ask for -------------------------------------------------------------------------------------------
@@ -254,24 +265,20 @@ def diagnose(run: Run, seeds: dict[Node, Message], seed_size: float) -> str | No
     """Sweep once more and name the first operation at which relevance stops being finite, or grows too much."""
     run.flow = []
     run.ledger = None
-    run.sweep(seeds)
-    before = seed_size
-    worst: tuple[float, Node, float, float] | None = None
-    for node, amount in run.flow:
+    received = run.sweep(seeds)
+    arrived = [(node, message.relevance(run.values.get(node)).abs().sum()) for node, message in received.items()]
+    grown = None
+    for node, amount in run.flow + arrived:
         size = float(amount)
+        place = f"input {node.name}" if node.op == "placeholder" else f"the output of {where(node)}"
         if not math.isfinite(size):
-            return f"relevance is not finite at the output of {where(node)}. {_statistics(run, node)}"
-        growth = size / before if before else 0.0
-        if size > GROWTH * seed_size and worst is None:
-            worst = (growth, node, size, before)
-        before = max(before, size)
-    if worst is None:
-        return None
-    _, node, size, _ = worst
-    return (
-        f"relevance has grown to {size:.3g} at the output of {where(node)}, {size / seed_size:.3g} times what it "
-        f"started with. {_statistics(run, node)}"
-    )
+            return f"relevance is not finite at {place}. {_statistics(run, node)}"
+        if grown is None and size > GROWTH * seed_size:
+            grown = (
+                f"relevance has grown to {size:.3g} at {place}, {size / seed_size:.3g} times what it started with. "
+                f"{_statistics(run, node)}"
+            )
+    return grown
 
 
 def _statistics(run: Run, node: Node) -> str:

@@ -9,6 +9,7 @@ from .clean import clean
 from .constants import find_constants
 from .decompose import decompose
 from .instance_norm import name_instance_norm
+from .padding import join_padding
 from .precision import keep_double
 from .training import refuse_training_mode
 
@@ -22,5 +23,6 @@ def canonize(graph: Graph) -> Graph:
     name_instance_norm(graph)
     name_activations(graph)
     fold_batch_norm(graph)
+    join_padding(graph)
     find_constants(graph)
     return graph

@@ -7,6 +7,7 @@ the expert that they are sent to), ``inner`` is the sample of every row instead.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -21,14 +22,16 @@ VIEWS = {
     *(aten.view.default, aten._unsafe_view.default, aten.reshape.default),
     *(aten.flatten.using_ints, aten.unflatten.int),
 }
+RECURRENT = {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
 
 
 def batch_axes(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int) -> dict[Node, Any]:
     """Node -> (dimension, inner) for every tensor that holds samples."""
     symbol = next((s for s in (_batch_symbol(n) for n in graph.inputs if n is not None) if s is not None), None)
     axes: dict[Node, Any] = {n: (0, 1) for n in graph.inputs if n is not None and shapes[n][:1] == (batch,)}
+    axes |= {n: (1, 1) for n in _second(graph) if n in shapes and shapes[n][1:2] == (batch,)}
     for node in graph.nodes:
-        if not calls(node):
+        if not calls(node) or node in axes:
             continue
         before = next(((n, axes[n]) for n in node.all_input_nodes if n in axes), None)
         if node not in shapes:  # several outputs: each looks for its own axis
@@ -55,6 +58,19 @@ def batch_axes(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], b
         if found is not None:
             axes[node] = found
     return axes
+
+
+def _second(graph: Graph) -> set[Node]:
+    """What recurrent layers take and return with the samples in dimension 1: states always, sequences by default."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if node.target in RECURRENT:
+            x, states = node.args[:2]
+            first = node.args[-1]  # batch_first
+            found |= set(states) if isinstance(states, (list, tuple)) else {states}
+            found |= set() if first else {x}
+            found |= {n for n in node.users if n.target is operator.getitem and not (first and n.args[1] == 0)}
+    return found
 
 
 def _batch_symbol(node: Node) -> Any:

@@ -120,12 +120,9 @@ def _same_padding(graph: Graph, node: Node) -> Node:
     if not any(t % 2 for t in totals):
         return _call(graph, node, plain, (x, weight, bias, *rest))
     sides = [side for t in reversed(totals) for side in (0, t % 2)]  # torch pads more at the end
-    return _call(graph, node, uneven_convolution, (x, weight, bias, plain, sides, *rest))
-
-
-def uneven_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, op: Any, sides: list[int], *rest: Any) -> Tensor:
-    """A convolution with more padding on one side (``padding="same"`` and an even kernel)."""
-    return op(torch.nn.functional.pad(x, sides), weight, bias, *rest)
+    value = torch.nn.functional.pad(x.meta["val"], sides)  # type: ignore[union-attr]
+    padded = _call(graph, node, aten.constant_pad_nd.default, (x, sides), value)
+    return _call(graph, node, plain, (padded, weight, bias, *rest))
 
 
 MAKERS: dict[Any, Any] = {

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..passes.batch_norm import affine, channelwise, mapped_bias
-from ..passes.decompose import grouped_product, uneven_convolution
+from ..passes.decompose import grouped_product
+from ..passes.padding import padded_convolution
 from .base import Call, argument_of
 
 aten = torch.ops.aten
@@ -108,6 +109,12 @@ class Convolution(Layer):
         super().__init__(x, weight, bias)
         self.dims, self.transposed, self.options = dims, transposed, options
 
+    def bind(self, call: Call) -> Layer:
+        if not self.needs:
+            return self
+        options = {**self.options, "sides": [call.value(n) for n in self.options["sides"]]}
+        return Convolution(self.x, self.weight, self.bias, self.dims, self.transposed, options)
+
     def _arguments(self) -> tuple[Any, ...]:
         def every(name: str, default: int) -> list[int]:
             value = self.options.get(name, default)
@@ -193,10 +200,11 @@ def _candidate(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
         if inner is aten.linear.default:
             return Dense(*node.args[:3])
         return _convolution(inner, node.args[0], node.args[1], node.args[2], node, first=4)
-    if target is uneven_convolution:
+    if target is padded_convolution:
         x, weight, bias, inner, sides = node.args[:5]
         layer = _convolution(inner, x, weight, bias, node, first=5)
         layer.options["sides"] = sides
+        layer.needs = tuple(n for n in sides if isinstance(n, Node))  # type: ignore[union-attr]
         return layer
     if target is affine:
         return Affine(*node.args[:3])

@@ -1,0 +1,50 @@
+"""Zeros around an image that a convolution then reads are that convolution's padding, however they were written.
+
+Rules of input layers (z^B, w², flat) and the redistribution of biases treat padding as no input. ``ZeroPad2d``,
+``F.pad`` and ``padding="same"`` mean the same as ``padding=1``, so they get the same relevance.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..graph import Graph, calls
+from .batch_norm import CONVOLUTIONS
+from .clean import remove_dead_code
+
+aten = torch.ops.aten
+
+
+def padded_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, op: Any, sides: list[int], *rest: Any) -> Tensor:
+    """A convolution whose padding differs from side to side; ``sides`` are as in ``torch.nn.functional.pad``."""
+    return op(torch.nn.functional.pad(x, sides), weight, bias, *rest)
+
+
+def join_padding(graph: Graph) -> None:
+    """Replace zero padding and the convolution behind it by one operation."""
+    for node in list(graph.nodes):
+        if not calls(node) or node.target not in CONVOLUTIONS or not _pads_with_zeros(node.args[0]):
+            continue
+        pad: Any = node.args[0]
+        sides = list(pad.args[1])
+        if len(sides) > 2 * (node.meta["val"].ndim - 2) or node.kwargs:
+            continue  # channels or samples are padded too
+        weight, bias, *rest = [*node.args[1:], None][: max(2, len(node.args) - 1)]
+        with graph.fx.inserting_before(node):
+            new = graph.fx.call_function(padded_convolution, (pad.args[0], weight, bias, node.target, sides, *rest))
+        new.meta = dict(node.meta)
+        node.replace_all_uses_with(new)
+        graph.outputs[:] = [new if o is node else o for o in graph.outputs]
+    remove_dead_code(graph)
+
+
+def _pads_with_zeros(node: Any) -> bool:
+    if not isinstance(node, Node) or node.target not in (aten.pad.default, aten.constant_pad_nd.default):
+        return False
+    options = [*node.args[2:], *node.kwargs.values()]
+    cropped = any(isinstance(n, int) and n < 0 for n in node.args[1])  # type: ignore[union-attr]
+    return not cropped and all(o in ("constant", None, 0) for o in options)
