@@ -49,6 +49,27 @@ def test_second_image_size() -> None:
     assert captures(lrp) == 2
 
 
+def test_sizes_of_a_model_that_returns_more_than_tensors() -> None:
+    """As the language models of transformers do, whose output holds their cache."""
+
+    class Cache:
+        pass
+
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.layer = nn.Embedding(7, 3), nn.Linear(3, 2)
+
+        def forward(self, ids: Tensor, scale: Tensor) -> dict[str, object]:
+            return {"logits": self.layer(self.embedding(ids)) * scale[:, None, None], "cache": Cache()}
+
+    lrp = relprop.LRP(Tagger().double(), "epsilon")
+    for batch, length in ((1, 5), (1, 6), (3, 6), (3, 7), (1, 8)):
+        inputs = {"ids": torch.randint(7, (batch, length)), "scale": torch.rand(batch, dtype=torch.float64)}
+        assert lrp.attribute(inputs, (-1, 1))["ids"].shape == (batch, length)
+    assert captures(lrp) == 2
+
+
 def test_sizes_that_torch_cannot_leave_open() -> None:
     """The sizes within this network are more than torch.export can solve for: one capture for each, any batch."""
     model = prepared(UNet())

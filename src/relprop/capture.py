@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any
 
@@ -202,10 +203,13 @@ class TensorsOnly(nn.Module):
         super().__init__()
         self.inner = model
         self.train(model.training)
+        # torch.export can leave dimensions of named arguments open: so forward has the signature of the model's own
+        self.forward = update_wrapper(partial(_tensors_of, model), model.forward)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        known = (Tensor, int, float, str, type(None))
-        return pytree.tree_map(lambda x: x if isinstance(x, known) else None, self.inner(*args, **kwargs))
+
+def _tensors_of(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    known = (Tensor, int, float, str, type(None))
+    return pytree.tree_map(lambda x: x if isinstance(x, known) else None, model(*args, **kwargs))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
