@@ -138,7 +138,7 @@ class Neurons:
         The two weights add up to a multiple of the plain one, up + down = k w, which saves a product.
         """
         difference = self.transpose(s_up - s_down, up())
-        for_positive = difference + k * self.transpose(s_down, self.w)
+        for_positive = torch.add(difference, self.transpose(s_down, self.w), alpha=k)
         if not self.signed:
             return for_positive
         return torch.where(self.a >= 0, for_positive, k * self.transpose(s_up, self.w) - difference)
@@ -346,9 +346,13 @@ class AlphaBeta(LinearRule):
         z_down = n.z - z_up
         # z⁻ is the rest of z: what is left by rounding is no part
         no_up, no_down = z_up == 0, z_down >= -64 * torch.finfo(z_up.dtype).eps * z_up
-        for_up = torch.where(no_up, 0, torch.where(no_down, 1.0, self.alpha) * relevance)
-        for_down = torch.where(no_down, 0, torch.where(no_up, 1.0, -self.beta) * relevance)
-        s_up, s_down = quotient(for_up, z_up + epsilon), quotient(for_down, z_down - epsilon)
+        s_up, s_down = relevance / (z_up + epsilon), quotient(relevance, z_down - epsilon)
+        s_up = torch.where(no_down, s_up, self.alpha * s_up)
+        if n.call.step.rectified:  # no relevance without z⁺
+            s_down = torch.where(no_down, 0, -self.beta * s_down)
+        else:
+            s_up = torch.where(no_up, 0, s_up)
+            s_down = torch.where(no_down, 0, torch.where(no_up, s_down, -self.beta * s_down))
         n.absorb_bias(s_up, b_up)
         n.absorb_bias(s_down, b_down)
         n.absorb("stabiliser", lambda: (s_up - s_down) * epsilon + torch.where(no_up & no_down, relevance, 0))
@@ -477,7 +481,8 @@ class Flat(InputRule):
 
 
 def _plus(z: Tensor, b: Tensor | None) -> Tensor:
-    return z if b is None else z + b
+    """A product that was just computed, and a bias."""
+    return z if b is None else z + b if torch.is_grad_enabled() else z.add_(b)
 
 
 def _spread(rule: InputRule, n: Neurons, w: Tensor) -> Message:
