@@ -1,6 +1,7 @@
 """relprop explains the predictions of PyTorch models by Layer-wise Relevance Propagation (LRP)."""
 
 from . import composites, rules, select, targets
+from .bilrp import bilrp
 from .composites import Composite
 from .errors import (
     CaptureError,
@@ -35,6 +36,7 @@ __all__ = [
     "SelectionError",
     "TargetError",
     "UnsupportedOperation",
+    "bilrp",
     "composites",
     "rule_for",
     "rules",

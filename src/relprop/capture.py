@@ -27,6 +27,7 @@ from .derived import checksum
 from .errors import CaptureError, InputError, reason_of
 from .graph import READING, Graph
 from .passes import canonize
+from .passes.recurrent import WholeLayers
 
 
 @dataclass
@@ -237,7 +238,7 @@ def _export(
         _, spec = pytree.tree_flatten((args, kwargs))
         args, kwargs = pytree.tree_unflatten(doubled, spec)
         dynamic_shapes = collection.dynamic_shapes(model, args, kwargs)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), WholeLayers():
         warnings.simplefilter("ignore")
         program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
         return program.run_decompositions({})

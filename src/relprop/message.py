@@ -62,7 +62,8 @@ class Message(NamedTuple):
 
 def stabilise(z: Tensor, epsilon: float | Tensor) -> Tensor:
     """``z + epsilon * sign(z)`` with sign(0) = +1."""
-    return z + torch.copysign(torch.as_tensor(epsilon, dtype=z.dtype, device=z.device), z + 0.0)
+    signed = torch.copysign(torch.as_tensor(epsilon, dtype=z.dtype, device=z.device), z + 0.0)
+    return z + signed if torch.is_grad_enabled() else signed.add_(z)
 
 
 def damped(c: Tensor, z: Tensor, epsilon: float | Tensor, nonnegative: bool = False) -> Tensor:

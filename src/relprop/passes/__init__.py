@@ -11,11 +11,13 @@ from .decompose import decompose
 from .instance_norm import name_instance_norm
 from .padding import join_padding
 from .precision import keep_double
+from .recurrent import restore_layers
 from .training import refuse_training_mode
 
 
 def canonize(graph: Graph) -> Graph:
     """The canonical form that plans are made for. The user never names a canonizer."""
+    restore_layers(graph)
     refuse_training_mode(graph)
     clean(graph)
     keep_double(graph)

@@ -65,8 +65,8 @@ def _second(graph: Graph) -> set[Node]:
     found: set[Node] = set()
     for node in graph.nodes:
         if node.target in RECURRENT:
-            x, states = node.args[:2]
-            first = node.args[-1]  # batch_first
+            arguments: Any = node.args
+            x, states, first = arguments[0], arguments[1], arguments[-1]  # the last is batch_first
             found |= set(states) if isinstance(states, (list, tuple)) else {states}
             found |= set() if first else {x}
             found |= {n for n in node.users if n.target is operator.getitem and not (first and n.args[1] == 0)}

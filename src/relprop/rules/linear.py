@@ -292,20 +292,20 @@ class Gamma(LinearRule):
         check_number(self, "stabilizer", self.stabilizer)
 
     def propagate(self, n: Neurons) -> Message:
-        b, relevance = n.b, n.relevance
+        b = n.b
         favour_up = n.weight(("gamma up", self.gamma), lambda w: w + self.gamma * positive(w))
         favour_down = n.weight(("gamma down", self.gamma), lambda w: w + self.gamma * negative(w))
         bias_up = None if b is None else b + self.gamma * positive(b)
         z_up = _plus(n.forward_by_sign(favour_up, favour_down), bias_up)
         if n.call.step.rectified:  # no relevance where z is negative
-            s = quotient(relevance, z_up + self.stabilizer)
+            s = quotient(n.relevance, _plus(z_up, self.stabilizer))
             n.absorb_bias(s, bias_up)
             n.absorb("stabiliser", lambda: s * self.stabilizer)
             return Message(c=n.transpose_by_sign(s, favour_up, favour_down))
         z, k = n.z, 2 + self.gamma
         is_up = z >= 0
         z = torch.where(is_up, z_up, k * z - z_up)  # z + γ z⁺ or z + γ z⁻, and z = z⁺ + z⁻
-        s = quotient(relevance, stabilise(z, self.stabilizer))
+        s = quotient(n.relevance, stabilise(z, self.stabilizer))
         s_up, s_down = torch.where(is_up, s, 0), torch.where(is_up, 0, s)
         if b is not None:
             n.absorb_bias(s_up, bias_up)
@@ -340,22 +340,22 @@ class AlphaBeta(LinearRule):
             raise RuleError(f"{type(self).__name__}: alpha - beta must be 1, got {self.alpha} - {self.beta}")
 
     def propagate(self, n: Neurons) -> Message:
-        b, relevance, epsilon = n.b, n.relevance, self.stabilizer or stabiliser(n.w.dtype)
+        b, epsilon = n.b, self.stabilizer or stabiliser(n.w.dtype)
         b_up, b_down = (None, None) if b is None else (positive(b), negative(b))
         z_up = _plus(n.forward_by_sign(n.positive_weight, n.negative_weight), b_up)
         z_down = n.z - z_up
         # z⁻ is the rest of z: what is left by rounding is no part
         no_up, no_down = z_up == 0, z_down >= -64 * torch.finfo(z_up.dtype).eps * z_up
-        s_up, s_down = relevance / (z_up + epsilon), quotient(relevance, z_down - epsilon)
-        s_up = torch.where(no_down, s_up, self.alpha * s_up)
-        if n.call.step.rectified:  # no relevance without z⁺
-            s_down = torch.where(no_down, 0, -self.beta * s_down)
-        else:
-            s_up = torch.where(no_up, 0, s_up)
-            s_down = torch.where(no_down, 0, torch.where(no_up, s_down, -self.beta * s_down))
+        for_up, for_down = torch.where(no_down, 1.0, self.alpha), torch.where(no_down, 0.0, -self.beta)
+        if not n.call.step.rectified:  # else there is no relevance without z⁺
+            for_up, for_down = for_up.masked_fill(no_up, 0), for_down.masked_fill(no_up & ~no_down, 1)
+        relevance = n.relevance
+        s_up = _times(quotient(relevance, _plus(z_up, epsilon)), for_up)
+        s_down = _times(quotient(relevance, _plus(z_down, -epsilon)), for_down)
         n.absorb_bias(s_up, b_up)
         n.absorb_bias(s_down, b_down)
         n.absorb("stabiliser", lambda: (s_up - s_down) * epsilon + torch.where(no_up & no_down, relevance, 0))
+        del relevance, for_up, for_down  # a layer's size each
         return Message(c=n.transpose_both(s_up, s_down, n.positive_weight, 1))
 
 
@@ -379,7 +379,7 @@ class ZPlus(LinearRule):
         up, down = n.positive_weight, n.negative_weight
         b = None if n.b is None else positive(n.b)
         z = _plus(n.forward_by_sign(up, down), b)
-        s = quotient(n.relevance, z + epsilon)  # z⁺ is not negative
+        s = quotient(n.relevance, _plus(z, epsilon))  # z⁺ is not negative
         n.absorb_bias(s, b)
         n.absorb("stabiliser", lambda: s * epsilon)
         return Message(c=n.transpose_by_sign(s, up, down))
@@ -402,9 +402,10 @@ class InputRule(LinearRule):
 
     def share(self, n: Neurons, z: Tensor) -> Tensor:
         """s = R / z, stabilised."""
-        relevance = n.relevance
-        s = relevance / stabilise(z, self.stabilizer or stabiliser(z.dtype))
-        n.absorb("stabiliser", lambda: relevance - s * z)
+        epsilon = self.stabilizer or stabiliser(z.dtype)
+        z = stabilise(z, epsilon)
+        s = quotient(n.relevance, z)
+        n.absorb("stabiliser", lambda: s.abs() * sign(n.relevance) * epsilon)  # z has the sign of R / s
         return s
 
 
@@ -459,7 +460,7 @@ class ZBox(InputRule):
         lowest, highest = n.forward(low[:1], up), n.forward(high[:1], down)
         if not _same_for_all(self.low, a) or not _same_for_all(self.high, a):
             lowest, highest = n.forward(low, up), n.forward(high, down)
-        s = self.share(n, n.forward(a, w) - lowest - highest)
+        s = self.share(n, _plus(n.forward(a, w), -lowest - highest))
         c, c_up = n.transpose(s, w), n.transpose(s, up)
         return Message(r=a * c - low * c_up - high * (c - c_up))  # w = w⁺ + w⁻
 
@@ -480,9 +481,14 @@ class Flat(InputRule):
         return _spread(self, n, torch.ones_like(n.w))
 
 
-def _plus(z: Tensor, b: Tensor | None) -> Tensor:
-    """A product that was just computed, and a bias."""
+def _plus(z: Tensor, b: Tensor | float | None) -> Tensor:
+    """``z + b``, in the memory of a product that was just computed and is not needed any more."""
     return z if b is None else z + b if torch.is_grad_enabled() else z.add_(b)
+
+
+def _times(s: Tensor, factor: Tensor) -> Tensor:
+    """``s * factor``, in the memory of what was just computed and is not needed any more."""
+    return s * factor if torch.is_grad_enabled() else s.mul_(factor)
 
 
 def _spread(rule: InputRule, n: Neurons, w: Tensor) -> Message:

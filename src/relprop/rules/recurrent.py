@@ -519,7 +519,8 @@ class Sweep:
                 s = _plus(_times(c, damp[t]), _times(r, inverse[t]))
             neurons = s if share[t] is None else (s[:, None] * share[t]).flatten(1)
             if output[t] is not None:
-                neurons = torch.cat([neurons, output[t] * _plus(_times(c, h[t]), r)], 1)
+                gates = _times(_plus(_times(c, h[t]), r), output[t])
+                neurons = torch.cat([neurons, torch.zeros_like(s) if gates is None else gates], 1)
             all_s.append(s)
             all_neurons.append(neurons)
             c = _times(neurons, reset[t]) @ w_h
