@@ -23,6 +23,7 @@ from .rules.layers import layer_of
 LINEAR_KINDS = ("dense", "convolution")
 _ATEN = torch.ops.aten
 _EMBEDDING = _ATEN.embedding.default
+_ZEROS = (_ATEN.zeros.default, _ATEN.new_zeros.default, _ATEN.zeros_like.default)
 
 
 @dataclass
@@ -163,6 +164,8 @@ def _gates(node: Node, scope: Scope) -> bool:
     moved, queue = {node}, sorted(node.users)
     while strength and queue:
         user = heappop(queue)  # in the order of execution, so that w / w.sum() meets the sum first
+        if any(n.target in _ZEROS for n in user.all_input_nodes):
+            continue  # an initial state: the product is zero, and carries nothing
         kind = "structural" if user.target is operator.getitem else scope.kinds.get(user)
         others = [n for n in user.all_input_nodes if n not in moved and _may_be_active(n, scope)]
         if kind == "product" and others:
