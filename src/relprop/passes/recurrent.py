@@ -1,8 +1,8 @@
 """Recurrent layers stay whole while a model is exported.
 
-To learn the shape of an LSTM's output, torch.export runs the layer in Python, step by step, with symbolic sizes: seconds
-for a hundred steps, and a graph for sequences of that length only. While a model is exported, its layers therefore call
-operations of our own that state their shapes. The first pass over the graph puts torch's back in their place.
+To learn the shape of an LSTM's output, torch.export runs the layer in Python, step by step, with symbolic sizes:
+seconds for a hundred steps, and a graph for sequences of that length only. While a model is exported, its layers
+therefore call operations of our own that state their shapes. The first pass over the graph puts torch's back.
 """
 
 from __future__ import annotations
