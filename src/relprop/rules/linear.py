@@ -354,7 +354,7 @@ class AlphaBeta(LinearRule):
         s_down = _times(quotient(relevance, _plus(z_down, -epsilon)), for_down)
         n.absorb_bias(s_up, b_up)
         n.absorb_bias(s_down, b_down)
-        n.absorb("stabiliser", lambda: (s_up - s_down) * epsilon + torch.where(no_up & no_down, relevance, 0))
+        n.absorb("stabiliser", lambda: (s_up - s_down) * epsilon + torch.where(no_up & no_down, n.relevance, 0))
         del relevance, for_up, for_down  # a layer's size each
         return Message(c=n.transpose_both(s_up, s_down, n.positive_weight, 1))
 
