@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import relprop
 from relprop import rules, select
@@ -285,6 +286,15 @@ def test_a_cell_explains_the_states_it_is_given() -> None:
     assert_balanced(explanation)
 
 
+@pytest.mark.usefixtures("float64")
+def test_an_lstm_cell_written_by_hand_shares_by_halves() -> None:
+    layer = nn.LSTM(3, 4, batch_first=True)
+    fused = Last(layer)
+    by_hand = relprop.LRP(Loop(lstm_step, layer, fused.head), "lrp0")
+    x = torch.randn(2, 5, 3)
+    assert_close(by_hand.attribute(x, 0), relprop.LRP(fused, composite(gates="half")).attribute(x, 0))
+
+
 class Given(nn.Module):
     def __init__(self, cell: nn.LSTMCell):
         super().__init__()
@@ -401,6 +411,67 @@ def test_a_thousand_steps_hand_on_what_is_redistributed(kind: str) -> None:
     explanation = lrp.explain(torch.randn(2, 1000, 3), 0)
     kept = explanation.ledger.by_kind()["parameter"]  # by the initial states
     torch.testing.assert_close(explanation.relevance.sum((1, 2)) + kept, explanation.ledger.seed)
+
+
+class Branching(Last):
+    """What depends on values is recorded from a real run."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.sum() > 0 else 2 * x)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.filterwarnings("ignore:Branching cannot be exported:UserWarning")
+def test_a_recorded_model_keeps_its_layers_whole() -> None:
+    model = Last(nn.LSTM(3, 4, 2, batch_first=True))
+    branching = Branching(model.layer)
+    branching.head = model.head
+    x = torch.rand(2, 200, 3)
+    a, b = relprop.LRP(model, composite(0.001)), relprop.LRP(branching, composite(0.001))
+    assert_close(b.attribute(x, 0), a.attribute(x, 0))
+    assert len(b.plan(x).graph.nodes) < 40
+
+
+class Packed(Last):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return self.head(self.layer(packed)[1][0][-1])
+
+
+class Padded(Last):
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        return self.head(self.layer(x)[0][torch.arange(len(x)), lengths - 1])
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_packed_sequence_is_refused_and_the_advice_is_sound() -> None:
+    layer = nn.LSTM(3, 4, 2, batch_first=True)
+    packed, padded, last = Packed(layer), Padded(layer), Last(layer)
+    packed.head = padded.head = last.head
+    x, lengths = torch.randn(3, 5, 3), torch.tensor([2, 5, 3])
+    with pytest.raises(relprop.CaptureError, match=r"output\[torch.arange\(len\(x\)\), lengths - 1\]"):
+        relprop.LRP(packed).attribute((x, lengths), 0)
+    torch.testing.assert_close(padded(x, lengths), packed(x, lengths))
+    explanation = relprop.LRP(padded, composite(0.001)).explain((x, lengths), 0)
+    assert_balanced(explanation)
+    lrp = relprop.LRP(last, composite(0.001))
+    for b, length in enumerate(lengths):
+        assert_close(explanation.relevance[0][b, :length], lrp.attribute(x[b, :length][None], 0)[0])
+        assert not explanation.relevance[0][b, length:].any()
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_where_a_sum_vanishes_the_coefficient_has_its_limit(kind: str) -> None:
+    """x = (1, 1) against weights (w, -w): every pre-activation is zero, and relevance is that of its neighbours."""
+    layer = KINDS[kind](2, 3, bias=False, batch_first=True)
+    with torch.no_grad():
+        layer.weight_ih_l0[:, 1] = -layer.weight_ih_l0[:, 0]
+    lrp = relprop.LRP(Everything(layer), composite())
+    x = torch.ones(1, 1, 2)
+    at, beside = (lrp.attribute(x + d, lambda out: out[0].sum((1, 2))) for d in (0, torch.tensor([1e-7, 0.0])))
+    assert bool(at.any())
+    assert_close(at, beside, 1e-6)
 
 
 def test_a_thousand_steps_in_single_precision() -> None:

@@ -8,6 +8,7 @@ one real run.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,10 +100,18 @@ class Capturer:
 
     def _made(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: Any) -> Capture:
         graph = self._capture(args, kwargs, leaves, before)
+        graph.input_names = _names(args, kwargs, self._arguments())
         # a recorded graph is only valid for its own inputs; of the others the shapes suffice
         example = [x.clone() if isinstance(x, Tensor) else x for x in leaves] if graph.recorded else _shapes(leaves)
         weights = self._checksums() if graph.recorded else None
         return Capture(graph, [_captured_shape(node) for node in graph.inputs], example, weights)
+
+    def _arguments(self) -> list[str]:
+        """What the model calls its positional arguments."""
+        if self.model is None:
+            return []
+        parameters = inspect.signature(self.model.forward).parameters.values()
+        return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
     def _checksums(self) -> list[Tensor]:
         assert self.model is not None
@@ -266,7 +275,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> G
 
     values = [v.detach().clone() for v in state.values()]
     inputs = [leaves[i].detach().clone() for i in tensors]
-    with torch.no_grad():
+    with torch.no_grad(), WholeLayers():
         recorded = make_fx(
             run, tracing_mode="real", pre_dispatch=True, record_module_stack=False, _error_on_data_dependent_ops=False
         )(values, inputs)
@@ -279,7 +288,6 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> G
     graph.inputs = [None] * len(leaves)
     for i, node in zip(tensors, placeholders[len(names) :], strict=True):
         graph.inputs[i] = node
-    graph.input_names = _names(spec, len(leaves))
     graph.in_spec, graph.out_spec, graph.recorded = spec, out_spec, True
     return canonize(graph)
 
@@ -317,8 +325,7 @@ def to_graph(program: ExportedProgram, lookup: Callable[[str], Tensor], canonica
     specs = program.graph_signature.output_specs
     outputs = [v for v, s in zip(output.args[0], specs, strict=True) if s.kind == OutputKind.USER_OUTPUT]
     in_spec = program.call_spec.in_spec
-    names = _names(in_spec, len(inputs))
-    graph = Graph(fx, inputs, names, parameters, lookup, in_spec, outputs, program.call_spec.out_spec)
+    graph = Graph(fx, inputs, [], parameters, lookup, in_spec, outputs, program.call_spec.out_spec)
     return canonize(graph) if canonical else graph
 
 
@@ -441,12 +448,11 @@ def _same(x: Any, y: Any) -> bool:
     return bool(x == y)
 
 
-def _names(in_spec: Any, count: int) -> list[str]:
-    """A readable name for every leaf of the inputs: the keyword, or the position."""
-    args, kwargs = pytree.tree_unflatten(list(range(count)), in_spec)
-    names = [""] * count
-    for prefix, tree in [*((str(i), a) for i, a in enumerate(args)), *kwargs.items()]:
-        for path, leaf in pytree.tree_flatten_with_path(tree)[0]:
-            if isinstance(leaf, int):
-                names[leaf] = prefix + pytree.keystr(path)
-    return names
+def _names(args: tuple[Any, ...], kwargs: dict[str, Any], arguments: list[str]) -> list[str]:
+    """A readable name for every leaf of the inputs: that of its argument, or the position."""
+    prefixes = [arguments[i] if i < len(arguments) else str(i) for i in range(len(args))] + list(kwargs)
+    return [
+        prefix + pytree.keystr(path)
+        for prefix, tree in zip(prefixes, (*args, *kwargs.values()), strict=True)
+        for path, _ in pytree.tree_flatten_with_path(tree)[0]
+    ]

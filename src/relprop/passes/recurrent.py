@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ..errors import CaptureError
 from ..graph import Graph, calls
 
 aten = torch.ops.aten
@@ -39,6 +40,7 @@ for _name, _states, _results, _original in (
     ("rnn_relu", "Tensor hx", "(Tensor, Tensor)", aten.rnn_relu.input),
 ):
     _LIBRARY.define(f"{_name}(Tensor input, {_states}, {_REST}) -> {_results}")
+    _LIBRARY.impl(_name, _original, "CompositeExplicitAutograd")
     torch.library.register_fake(f"relprop::{_name}", _shapes, lib=_LIBRARY)
     _whole = getattr(torch.ops.relprop, _name).default
     _WHOLE[getattr(torch, _name)] = _whole
@@ -46,13 +48,24 @@ for _name, _states, _results, _original in (
 
 
 class WholeLayers(TorchFunctionMode):
-    """Within it, recurrent layers call one operation."""
+    """Within it, recurrent layers call one operation.
+
+    Raises:
+        CaptureError: at a packed sequence: its lengths, which are values, decide about shapes.
+    """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         whole = _WHOLE.get(function)
-        if whole is not None and not kwargs and isinstance(args[3], bool):  # packed sequences have the weights there
-            return whole(*args)
-        return function(*args, **(kwargs or {}))
+        if function is torch._VF._pack_padded_sequence or (whole and not isinstance(args[3], bool)):
+            raise CaptureError(PACKED)
+        return (whole or function)(*args, **(kwargs or {}))
+
+
+PACKED = (
+    "packed sequences cannot be captured: their lengths decide about the shapes of everything behind them. Give the "
+    "layer the padded batch and pick the last step of every sample, output[torch.arange(len(x)), lengths - 1]: in one "
+    "direction this computes the same. A layer of both directions needs samples of one length at a time."
+)
 
 
 def restore_layers(graph: Graph) -> None:
