@@ -354,7 +354,7 @@ def _chosen_inputs(graph: Graph, leaves: list[Any], wrt: Any) -> tuple[int, ...]
         return tuple(chosen)
     chosen = []
     for name in [wrt] if isinstance(wrt, (str, int)) else list(wrt):
-        found = [i for i in tensors if name in (i, graph.input_names[i])]
+        found = [i for i in tensors if name in (i, str(i), graph.input_names[i])]
         if not found:
             known = ", ".join(repr(graph.input_names[i]) for i in tensors)
             raise InputError(f"wrt={name!r} names no tensor input; there are {known}.")
