@@ -322,6 +322,7 @@ class Sweep:
         all_projected: list[Tensor] = []
 
         (c, r), (c_cell, r_cell) = finals[0], finals[1] if is_lstm else Message()
+        c = torch.zeros_like(run.hidden[0]) if c is None else c
         for t in reversed(range(steps)):
             c, r = _plus(c, c_above[t]), _plus(r, r_above[t])
             if w_out is not None:  # h_t = P m_t with m_t = o ⊙ tanh(c_t)
@@ -336,8 +337,7 @@ class Sweep:
                 s = _plus(_times(c, damp[t]), _times(r, inverse[t]))
             neurons = s if share[t] is None else (s[:, None] * share[t]).flatten(1)
             if output[t] is not None:
-                gates = _times(_plus(_times(c, h[t]), r), output[t])
-                neurons = torch.cat([neurons, torch.zeros_like(s) if gates is None else gates], 1)
+                neurons = torch.cat([neurons, output[t] * _plus(c * h[t], r)], 1)
             all_s.append(s)
             all_neurons.append(neurons)
             c = _times(neurons, reset[t]) @ w_h
@@ -357,7 +357,7 @@ class Sweep:
             even = (neurons * evenly).sum(-1, keepdim=True)
             to_x = Message(to_x.c, even.expand(*even.shape[:2], w_x.shape[1]))
         if r is not None:
-            r = r.expand(c.shape)  # type: ignore[union-attr]
+            r = r.expand(c.shape)
         states = [Message(c, r), Message(c_cell, r_cell)]
         return to_x, states[: len(finals)]
 
