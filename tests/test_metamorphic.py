@@ -163,6 +163,26 @@ def test_padding_on_one_side(policy: str) -> None:
     assert_twins(model, cut, x, [*COMPOSITES, "epsilon_plus_flat"], [policy])
 
 
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_instance_norm_is_another_norm(dims: int, tracked: bool) -> None:
+    """Its own statistics: a group norm with one channel per group. Stored ones: a batch norm."""
+    kind = [nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d][dims - 1]
+    norm = kind(4, affine=True, track_running_stats=tracked)
+    other = NORMS[dims - 1](4) if tracked else nn.GroupNorm(4, 4)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.normal_()
+        if tracked:
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    other.load_state_dict(norm.state_dict())
+    before, behind = CONVOLUTIONS[dims - 1](3, 4, 3), CONVOLUTIONS[dims - 1](4, 3, 2)
+    x = torch.randn(2, 3, *[5] * dims, dtype=torch.float64)
+    twins = [nn.Sequential(before, n, nn.ReLU(), behind, nn.Flatten()).double().eval() for n in (norm, other)]
+    assert_twins(*twins, x, policies=POLICIES)
+
+
 class Cut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :, 1:, 1:]

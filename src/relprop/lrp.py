@@ -86,7 +86,9 @@ class LRP:
 
     # -- the public face ----------------------------------------------------------------------------------------------
 
-    def attribute(self, inputs: Any, target: Any = None, *, wrt: Any = None, seed: str = "output") -> Any:
+    def attribute(
+        self, inputs: Any, target: Any = None, *, wrt: Any = None, seed: str = "output", create_graph: bool = False
+    ) -> Any:
         """Relevance of the inputs.
 
         Args:
@@ -97,6 +99,8 @@ class LRP:
             wrt: names or positions of the inputs to explain; by default every floating-point input, and every integer
                 input that indexes an embedding, which gets one value per token.
             seed: "output" starts with the explained value as relevance, "unit" with one.
+            create_graph: keep the graph, so that relevance can be differentiated with respect to inputs and parameters
+                (training on explanations, Ross et al. 2017). It costs the memory of a forward and a backward pass.
 
         Returns:
             Relevance in the structure and shape of the inputs; None for an input that is not explained.
@@ -104,7 +108,7 @@ class LRP:
         Raises:
             InputError, TargetError, CaptureError, UnsupportedOperation: with what came, and what was expected.
         """
-        return self._explain(inputs, target, wrt=wrt, seed=seed, accounting=False)[0]
+        return self._explain(inputs, target, wrt=wrt, seed=seed, accounting=False, differentiable=create_graph)[0]
 
     def explain(
         self,
@@ -233,6 +237,7 @@ class LRP:
         wrt: Any,
         seed: str,
         accounting: bool,
+        differentiable: bool = False,
         record: Sequence[str] = (),
         mask: Mapping[str, Any] | None = None,
         at: Any = None,
@@ -249,7 +254,7 @@ class LRP:
         # which of several outputs a function uses is known when it has been called
         plan = self._plan(graph, leaves, wrt, roots, accounting=accounting, strict=len(roots) < 2, keep=keep)
         targets = _targets(target)
-        run = Run(plan, leaves, retain=len(targets) > 1, batch=batch_size(leaves))
+        run = Run(plan, leaves, retain=len(targets) > 1, differentiable=differentiable, batch=batch_size(leaves))
         output_leaves = [run.values[o] if isinstance(o, Node) else o for o in graph.outputs]
         results, relevances = [], []
         for one in targets:

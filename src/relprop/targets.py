@@ -119,7 +119,7 @@ def _is_float(x: Any) -> bool:
 
 def _from_index(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], Any]) -> Seed:
     position = main_output(leaves, unflatten)
-    output: Tensor = leaves[position].detach()
+    output: Tensor = leaves[position]
     if output.ndim == 0:
         raise TargetError("the output is a single number, with no dimension for samples; expected [B, ...].")
     index = _index(target, output)
@@ -206,7 +206,9 @@ def _from_function(target: Target, leaves: list[Any], unflatten: Callable[[list[
     if not floats:
         raise TargetError("the model's output holds no floating-point tensor, so that nothing of it can be explained.")
     with torch.enable_grad():
-        variables = {i: _accumulate(leaves[i].detach()).clone().requires_grad_() for i in floats}
+        # an output with a graph stays in it, so that relevance can be differentiated
+        connected = any(leaves[i].requires_grad for i in floats)
+        variables = {i: _variable(_accumulate(leaves[i])) for i in floats}
         value = target(unflatten([variables.get(i, x) for i, x in enumerate(leaves)]))
         if not isinstance(value, Tensor):
             raise TargetError(
@@ -222,9 +224,15 @@ def _from_function(target: Target, leaves: list[Any], unflatten: Callable[[list[
             )
         if not value.requires_grad:
             raise TargetError("the target function does not depend on the output through a differentiable function.")
-        gradients = torch.autograd.grad(value.sum(), list(variables.values()), allow_unused=True)
+        gradients = torch.autograd.grad(
+            value.sum(), list(variables.values()), create_graph=connected, allow_unused=True
+        )
     coefficients = {i: g for i, g in zip(floats, gradients, strict=True) if g is not None}
-    return Seed(coefficients, value.detach(), target)
+    return Seed(coefficients, value if connected else value.detach(), target)
+
+
+def _variable(x: Tensor) -> Tensor:
+    return x.clone() if x.requires_grad else x.detach().clone().requires_grad_()
 
 
 def _accumulate(x: Tensor) -> Tensor:

@@ -107,6 +107,16 @@ def grouped_product(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     return torch.cat([*parts, x.new_zeros(x.shape[0] - starts[-1], weight.shape[2])])
 
 
+def _instance_norm(graph: Graph, node: Node) -> Node:
+    """A group norm with one channel in each group; with stored statistics, a batch norm."""
+    x, weight, bias, mean, variance, own_statistics, momentum, epsilon = node.args[:8]
+    if own_statistics:
+        channels = x.meta["val"].shape[1]  # type: ignore[union-attr]
+        return _call(graph, node, aten.group_norm.default, (x, channels, weight, bias, epsilon))
+    arguments = (x, weight, bias, mean, variance, False, momentum, epsilon, False)
+    return _call(graph, node, aten.batch_norm.default, arguments)
+
+
 def _same_padding(graph: Graph, node: Node) -> Node:
     x, weight, bias, stride, mode, dilation, groups = [*node.args, *[None] * 7][:7]
     dims = weight.meta["val"].ndim - 2  # type: ignore[union-attr]
@@ -132,6 +142,7 @@ MAKERS: dict[Any, Any] = {
     aten.lerp.Tensor: _lerp,
     aten.glu.default: _glu,
     aten.copy.default: _copy,
+    aten.instance_norm.default: _instance_norm,
     aten._grouped_mm.default: _grouped,
     "transformers.grouped_mm_fallback": _grouped,
     **dict.fromkeys(PADDED, _same_padding),

@@ -98,7 +98,10 @@ def _layer_norm(call: Call) -> Tensor:
     x, shape, weight, bias = (call.value(a) for a in (*call.node.args, None, None)[:4])
     epsilon = argument_of(call.node, 4, "eps", 1e-5)
     y, _, rstd = aten.native_layer_norm.default(x, shape, weight, bias, epsilon)
-    call.saved["norm"] = (rstd, weight, bias, Groups(tuple(range(-len(shape), 0))))
+    dims = tuple(range(-len(shape), 0))
+    if call.run_state.differentiable:
+        rstd = _rstd(x, dims, epsilon)
+    call.saved["norm"] = (rstd, weight, bias, Groups(dims))
     return y
 
 
@@ -120,6 +123,8 @@ def _group_norm(call: Call) -> Tensor:
     y, _, rstd = aten.native_group_norm.default(
         x.contiguous(), weight, bias, n, channels, x[0, 0].numel(), groups, epsilon
     )
+    if call.run_state.differentiable:
+        rstd = _rstd(x.reshape(n, groups, -1), (2,), epsilon)[..., 0]
     per_channel = [None if p is None else p.reshape(-1, *[1] * (x.ndim - 2)) for p in (weight, bias)]
     call.saved["norm"] = (rstd[..., None], *per_channel, Groups(groups))
     return y
@@ -128,10 +133,15 @@ def _group_norm(call: Call) -> Tensor:
 def _standardise(call: Call) -> Tensor:
     x, weight, bias, epsilon = (call.value(a) for a in call.node.args)
     dims = tuple(d for d in range(x.ndim) if d != 1)
-    rstd = torch.rsqrt(x.var(dims, correction=0, keepdim=True) + epsilon)
+    rstd = _rstd(x, dims, epsilon)
     per_channel = [None if p is None else p.reshape(-1, *[1] * (x.ndim - 2)) for p in (weight, bias)]
     call.saved["norm"] = (rstd, *per_channel, Groups(dims))
     return call.run()
+
+
+def _rstd(x: Tensor, dims: tuple[int, ...], epsilon: float) -> Tensor:
+    """1 / σ, which torch's own kernels hand out without a graph."""
+    return torch.rsqrt(x.var(dims, correction=0, keepdim=True) + epsilon)
 
 
 def _bias_of(node: Node) -> Any:
