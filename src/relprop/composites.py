@@ -23,6 +23,7 @@ from .rules import (
     Gamma,
     Gradient,
     Norm,
+    Recurrent,
     Rule,
     Stop,
     ZBox,
@@ -92,10 +93,7 @@ def of(composite: Any) -> Composite | None:
     if isinstance(composite, Composite):
         return composite
     if isinstance(composite, Rule):
-        pairs = [(select.linear() | select.affine(), composite)]
-        if not _is_for_layers(composite):
-            pairs = [(select.everything(), composite)]
-        return Composite(pairs, name=str(composite), strict=False)
+        return Composite([(_meant_for(composite), composite)], name=str(composite), strict=False)
     if isinstance(composite, str):
         if composite not in NAMED:
             known = ", ".join(["auto", *sorted(NAMED)])
@@ -108,8 +106,10 @@ def of(composite: Any) -> Composite | None:
     raise RuleError(f"composite must be a name, a Composite, a rule or (selector, rule) pairs, got {composite!r}")
 
 
-def _is_for_layers(rule: Rule) -> bool:
-    return not isinstance(rule, Gradient)
+def _meant_for(rule: Rule) -> Selector:
+    if isinstance(rule, Recurrent):
+        return select.recurrent()
+    return select.everything() if isinstance(rule, Gradient) else _LAYERS
 
 
 NAMED: dict[str, Callable[..., Composite]] = {}
@@ -137,7 +137,16 @@ def lrp0() -> Composite:
 @named
 def epsilon(epsilon: float = 1e-6, relative: bool = False) -> Composite:
     """LRP-ε at every linear operation (Bach et al. 2015, Eq. 58)."""
-    return _composite("epsilon", (_LAYERS, Epsilon(epsilon, relative)))
+    return _composite("epsilon", (_LAYERS, Epsilon(epsilon, relative)), *_recurrent(0.0 if relative else epsilon))
+
+
+@named
+def signal_takes_all(epsilon: float = 1e-3) -> Composite:
+    """For recurrent networks, also written by hand: LRP-ε, and of gate and signal the signal takes all (LRP-all).
+
+    Arras et al. 2017 ("Explaining Recurrent Neural Network Predictions in Sentiment Analysis"), with their ε.
+    """
+    return _composite("signal_takes_all", (select.gate(), Stop()), (_LAYERS, Epsilon(epsilon)), *_recurrent(epsilon))
 
 
 @named
@@ -294,6 +303,11 @@ _LAYERS = select.linear() | select.affine()
 _CONVOLUTIONS = select.convolution() | select.affine()
 
 
+def _recurrent(epsilon: float) -> tuple[tuple[Selector, Rule], ...]:
+    """The same ε within recurrent layers."""
+    return ((select.recurrent(), Recurrent(epsilon)),)
+
+
 def _sums(stabilizer: float) -> tuple[tuple[Selector, Rule], ...]:
     """zennit explains sums and average pooling with its Norm rule: so do the composites that carry its names."""
     rule = Norm(stabilizer)
@@ -308,9 +322,11 @@ def default(scope: Scope) -> Composite:
     elif kinds & {"attention", "softmax"}:
         composite, reason = attnlrp(), "the graph has attention"
     elif "recurrent" in kinds:
-        composite, reason = epsilon(1e-3), "the graph has recurrent layers"
+        composite, reason = signal_takes_all(), "the graph has recurrent layers"
     elif "convolution" in kinds:
         composite, reason = gamma_epsilon(), "the graph is convolutional"
+    elif scope.matches(select.gate()):
+        composite, reason = signal_takes_all(), "the graph is made of dense layers and gates, as recurrent cells are"
     else:
         composite, reason = epsilon(), "the graph is made of dense layers"
     return Composite(composite.pairs, name=composite.name, strict=False, note=f"auto: {reason}")
