@@ -61,6 +61,7 @@ def language_model() -> tuple[Any, nn.Module]:
     for package in ("gguf", "accelerate", "sentencepiece"):  # which transformers reads such a file with
         files(package)
     model = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+    model.config.use_cache = False  # it is to be explained, not to go on: without the cache capture is faster
     return hf.AutoTokenizer.from_pretrained(folder, **options), model.eval()
 
 
@@ -161,9 +162,7 @@ class Reader(nn.Module):
     [B, T, 97]; a step is about 4 pixels wide.
     """
 
-    CHARACTERS = (
-        "0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ €ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-    )
+    CHARACTERS = "0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~ €ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
     def __init__(self) -> None:
         super().__init__()
