@@ -71,6 +71,48 @@ def test_explains_what_it_says(name: str) -> None:
     assert explanation.ledger.residual.abs().max() <= 1e-12
 
 
+Z = torch.tensor([[2.0, 1.0, 0.5], [-1.0, 3.0, 2.0]], dtype=torch.float64)  # of an identity, where R is the seed itself
+
+
+def identity() -> relprop.LRP:
+    layer = nn.Linear(3, 3, bias=False).double()
+    layer.weight.data = torch.eye(3).double()
+    return relprop.LRP(layer, "lrp0")
+
+
+def test_a_class_against_the_rest() -> None:
+    """y = (2, 1, 1/2), class 0: (2, -1, -1). y = (-1, 3, 2), class 1: (-3/2, 3, -3/2)."""
+    explanation = identity().explain(Z, targets.against_rest(torch.tensor([0, 1])))
+    expected = torch.tensor([[2.0, -1.0, -1.0], [-1.5, 3.0, -1.5]], dtype=torch.float64)
+    torch.testing.assert_close(explanation.relevance, expected)
+    torch.testing.assert_close(explanation.value, torch.zeros(2, dtype=torch.float64))
+    assert explanation.ledger.residual.abs().max() < 1e-12
+
+
+def test_the_gradient_of_the_softmax() -> None:
+    """z = (ln 2, ln 4, ln 2) has p = (1/4, 1/2, 1/4); of class 0: (3/16, -1/8, -1/16)."""
+    z = torch.tensor([[2.0, 4.0, 2.0]], dtype=torch.float64).log()
+    explanation = identity().explain(z, targets.softmax_gradient(0))
+    torch.testing.assert_close(explanation.relevance, torch.tensor([[3.0, -2.0, -1.0]], dtype=torch.float64) / 16)
+    gradient = torch.autograd.functional.jacobian(lambda z: z.softmax(1)[0, 0], z)
+    torch.testing.assert_close(explanation.relevance, gradient)
+
+
+def test_seeds_are_for_classes() -> None:
+    for target in (targets.against_rest(0), targets.softmax_gradient(0)):
+        with pytest.raises(TargetError, match=r"\[B, C\]"):
+            relprop.LRP(Returns(6, 5).double(), "lrp0").attribute(X, target)
+
+
+def test_a_small_difference_of_large_outputs_does_not_count_as_growth() -> None:
+    """Two outputs may differ by next to nothing, and what they are made of by much: that is no growth."""
+    layer = nn.Linear(2, 2, bias=False).double()
+    layer.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double()
+    x = torch.tensor([[1.0, 1.0 + 1e-9]], dtype=torch.float64)
+    relevance = relprop.LRP(layer, "lrp0").attribute(x, targets.contrast(0, 1))  # a warning is an error here
+    torch.testing.assert_close(relevance, x * torch.tensor([1.0, -1.0], dtype=torch.float64))
+
+
 def test_detections_as_a_list() -> None:
     model = Detects().double()
     explanation = relprop.LRP(model, "lrp0").explain(X, target=targets.box(None))

@@ -63,6 +63,10 @@ def seed_of(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], 
         TargetError: if the target does not fit the output.
     """
     seed = _from_function(target, leaves, unflatten) if callable(target) else _from_index(target, leaves, unflatten)
+    return _of_kind(seed, kind)
+
+
+def _of_kind(seed: Seed, kind: str) -> Seed:
     if kind == "unit":
         scale = divide(torch.ones_like(seed.value), seed.value)
         seed.coefficients = {i: c * _along_batch(scale, c) for i, c in seed.coefficients.items()}
@@ -123,13 +127,50 @@ def _from_index(target: Target, leaves: list[Any], unflatten: Callable[[list[Any
     if output.ndim == 0:
         raise TargetError("the output is a single number, with no dimension for samples; expected [B, ...].")
     index = _index(target, output)
-    batch = torch.arange(output.shape[0], device=output.device)
-    full = (batch, *index)
-    value = _accumulate(output)[full]
-    coefficient = torch.zeros_like(_accumulate(output))
-    coefficient[full] = 1
-    shown = index[0] if len(index) == 1 else (target if target is not None else batch * 0)
+    value, coefficient = pick(_accumulate(output), index)
+    shown = index[0] if len(index) == 1 else (target if target is not None else torch.zeros(len(value)).long())
     return Seed({position: coefficient}, value, shown)
+
+
+def seed_at(index: Tensor, leaves: list[Any], unflatten: Callable[[list[Any]], Any], kind: str = "output") -> Seed:
+    """The seed of an index that is known when a program runs, [B] for an output [B, C], else [B, dimensions].
+
+    A negative class of an output [B, C] is the predicted one. Nothing is checked: a program cannot look at values.
+    """
+    position = main_output(leaves, unflatten)
+    output = _accumulate(leaves[position])
+    if index.ndim == 1:
+        index = torch.where(index < 0, output.argmax(1), index)[:, None]
+    value, coefficient = pick(output, index.unbind(1))
+    return _of_kind(Seed({position: coefficient}, value, index), kind)
+
+
+def index_for(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], Any]) -> Tensor | None:
+    """A target as the index that :func:`seed_at` takes; None if it is a function, or there is nothing to choose.
+
+    Raises:
+        TargetError: if the target does not fit the output, or there are several.
+    """
+    if callable(target):
+        return None
+    output = leaves[main_output(leaves, unflatten)]
+    parts = _index(target, output)
+    if not parts:
+        return None
+    return parts[0] if output.ndim == 2 else torch.stack(parts, 1)
+
+
+def pick(output: Tensor, index: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """One number of each sample, [B], and the coefficient that picks it, in the shape of the output.
+
+    Args:
+        output: [B, ...].
+        index: one tensor [B] for each dimension behind the first.
+    """
+    flat, place = output.reshape(output.shape[0], -1), torch.zeros(output.shape[:1]).long().to(output.device)
+    for i, size in zip(index, output.shape[1:], strict=False):
+        place = place * size + i
+    return flat.gather(1, place[:, None])[:, 0], torch.zeros_like(flat).scatter(1, place[:, None], 1).view_as(output)
 
 
 def _index(target: Target, output: Tensor) -> tuple[Tensor, ...]:
@@ -286,6 +327,59 @@ def contrast(target: int | Tensor | Scalar, other: int | Tensor | Scalar) -> Sca
     """Why this and not that: the difference of two targets, which are classes or helpers like these."""
     one, two = (t if callable(t) else class_index(t) for t in (target, other))
     return lambda output: one(output) - two(output)
+
+
+def against_rest(index: int | Tensor) -> Scalar:
+    """Why this class and none of the others: relevance starts as y_t at the class, and as -y_t, shared, at the rest.
+
+    Relevance of the class minus that of its dual concept, CLRP1 of Gu et al. (2018): where it is positive, as they show
+    it, ``relevance.clamp(min=0)``. It starts with a sum of zero, so that ``seed="unit"`` has nothing to scale.
+
+    Args:
+        index: a class of an output [B, C], or one for each sample.
+    """
+
+    def seed(z: Tensor) -> Tensor:
+        chosen = _one_hot(z, index)
+        value = (z * chosen).sum(1, keepdim=True)
+        return value * (chosen - (1 - chosen) / (z.shape[1] - 1))
+
+    return _starting_with(seed)
+
+
+def softmax_gradient(index: int | Tensor) -> Scalar:
+    """Why this class gets its probability p_t: relevance starts as ∂p_t/∂z (SGLRP, Iwana et al. 2019).
+
+    That is p_t (1 - p_t) at the class and -p_t p_n at the others, which so count by how close they come. It starts
+    with a sum of zero, so that ``seed="unit"`` has nothing to scale.
+
+    Args:
+        index: a class of the logits [B, C], or one for each sample.
+    """
+
+    def seed(z: Tensor) -> Tensor:
+        p, chosen = z.softmax(1), _one_hot(z, index)
+        return (p * chosen).sum(1, keepdim=True) * (chosen - p)
+
+    return _starting_with(seed)
+
+
+def _starting_with(seed: Callable[[Tensor], Tensor]) -> Scalar:
+    """A target whose relevance is ``seed`` at the outputs [B, C]; at an output of exactly zero there is none."""
+
+    def target(output: Any) -> Tensor:
+        z = scores(output)
+        if z.ndim != 2:
+            raise TargetError(f"this target is for an output [B, C], not of shape {tuple(z.shape)}.")
+        return (z * divide(seed(z.detach()), z.detach())).sum(1)
+
+    return target
+
+
+def _one_hot(z: Tensor, index: int | Tensor) -> Tensor:
+    chosen = torch.zeros_like(z)
+    chosen[torch.arange(len(z), device=z.device), index.to(z.device) if isinstance(index, Tensor) else index] = 1
+    return chosen
 
 
 def mask(region: Tensor, index: int) -> Scalar:
