@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import real_models
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 import relprop
-from relprop import rules, select, targets
+from relprop import rules, select, targets, view
 
 LINE = (0, 64, 384, 88)  # left, top, right, bottom: "background. These markers are pixels that we can label"
 
@@ -52,6 +53,18 @@ def why(scores: Tensor, step: int) -> tuple[targets.Scalar, str]:
     return target, real_models.Reader.CHARACTERS[order[1] - 1]
 
 
+def figure(image: Image.Image, relevance: Tensor, titles: list[str]) -> Figure:
+    """The line, coloured by the relevance for each of its characters, one below the other."""
+    fig = Figure(figsize=(10, 1.1 * len(titles)), layout="constrained")
+    grey = torch.from_numpy(np.array(image)).expand(len(titles), 1, -1, -1)
+    rows = view.overlay(relevance, grey, percentile=99.5)
+    for ax, row, title in zip(fig.subplots(len(titles), squeeze=False)[:, 0], rows, titles, strict=True):
+        ax.imshow(row)
+        ax.set_title(title)
+        ax.set_axis_off()
+    return fig
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Which pixels made a reader see one character rather than another?")
     parser.add_argument("--characters", nargs="+", type=int, default=[0, 6, 18], help="positions in the line")
@@ -75,8 +88,8 @@ def main() -> None:
         titles.append(f"{character!r} rather than {other!r}: {float(explanation.value[i, 0]):.1f}")
         print(f"{titles[-1]}; it is at pixel {4 * step + 4}, relevance around {centre:.0f}")
         print(explanation.ledger[i].table(largest=3), "\n")
-    picture = torch.from_numpy(np.array(image))[None]
-    path = explanation.save(options.out / "reader.png", image=picture, title=titles, percentile=99.5)
+    path = options.out / "reader.png"
+    view.save(path, figure(image, explanation.relevance[:, 0], titles))
     print(f"a row for each character is in {path.resolve()}")
 
 
