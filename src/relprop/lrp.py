@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,21 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from .capture import Capturer, batch_size
+from .compiled import Compiled
 from .composites import of
 from .embeddings import token_nodes, tokens
 from .errors import InputError, RelevanceWarning, SelectionError, TargetError
 from .explanation import Explanation
+from .export import format_of, save
 from .graph import Graph, is_float, where
 from .hidden import channel_mask, module_outputs
 from .ledger import Ledger
 from .message import Message
 from .plan import Plan, make_plan, refuse_gaps
+from .program import Program, trace
 from .propagate import GROWTH, Run, diagnose
 from .rules.base import table_version
-from .targets import Seed, Several, main_output, seed_of
+from .targets import Seed, Several, index_for, main_output, seed_at, seed_of
 
 BIAS_POLICIES = ("absorb", "redistribute", "zero")
 SEEDS = ("output", "unit")
@@ -179,7 +183,84 @@ class LRP:
         graph, leaves = self._graph(args, kwargs)
         return Report(self._plan(graph, leaves, wrt, None, strict=False))
 
+    def compile(
+        self, inputs: Any, target: Any = None, *, wrt: Any = None, seed: str = "output", dynamic: bool = False
+    ) -> Compiled:
+        """The propagation as one compiled program, for inputs of these shapes: faster, with the same numbers.
+
+        Args:
+            inputs: examples, as in :meth:`attribute`.
+            target: a function is part of the program; an index is only an example.
+            wrt: as in :meth:`attribute`.
+            seed: as in :meth:`attribute`.
+            dynamic: leave the number of samples open.
+
+        Raises:
+            CaptureError: if what is done depends on the values of the inputs.
+            InputError, TargetError, UnsupportedOperation: with what came, and what was expected.
+        """
+        program = self._program(inputs, target, wrt, seed, dynamic)
+        return Compiled(program, partial(self.attribute, wrt=wrt, seed=seed), _call_of, _like_inputs)
+
+    def export(
+        self,
+        path: str | Path,
+        inputs: Any,
+        target: Any = None,
+        *,
+        wrt: Any = None,
+        seed: str = "output",
+        format: str | None = None,
+        dynamic: bool = True,
+    ) -> Path:
+        """Save the explanation as a program of its own: inputs and target to output and relevance.
+
+        It runs without relprop and without the model's code. Parameters are saved as they are now.
+
+        Args:
+            path: of the file.
+            inputs: examples, as in :meth:`attribute`.
+            target: a function is part of the program. An index is only an example: the program takes one of its own,
+                a LongTensor [B] for an output [B, C] (negative: the predicted class), else [B, dimensions].
+            wrt: as in :meth:`attribute`.
+            seed: as in :meth:`attribute`.
+            format: "pt2" (``torch.export.load``), "aoti" (``torch._inductor.aoti_load_package``) or "onnx"; by default
+                what the path ends with.
+            dynamic: leave the number of samples open.
+
+        Raises:
+            ValueError: if there is no such format.
+            ImportError: if a format needs packages that are missing.
+            CaptureError: if what is done depends on the values of the inputs.
+            InputError, TargetError, UnsupportedOperation: with what came, and what was expected.
+        """
+        kind = format_of(path, format)
+        return save(self._program(inputs, target, wrt, seed, dynamic, portable=kind == "onnx"), Path(path), kind)
+
     # -- inside -------------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode(False)
+    def _program(
+        self, inputs: Any, target: Any, wrt: Any, seed: str, dynamic: bool, *, portable: bool = False
+    ) -> Program:
+        if isinstance(target, (list, Several)):
+            raise TargetError("a program explains one target at a time: call it once for each.")
+        self._explain(inputs, target, wrt=wrt, seed=seed, accounting=False)  # errors come before the long work
+        args, kwargs = _call_of(inputs)
+        graph, leaves = self._graph(args, kwargs)
+        roots = _roots(graph, target)
+        plan = self._plan(graph, leaves, wrt, roots, strict=len(roots) < 2, keep=roots)
+
+        def propagate(run: Run, index: Tensor | None) -> tuple[list[Any], list[Tensor | None]]:
+            outputs = run.outputs
+            if index is None:
+                found = seed_of(target, outputs, graph.unflatten_output, seed)
+            else:
+                found = seed_at(index, outputs, graph.unflatten_output, seed)
+            return outputs, _relevances(plan, run, run.sweep(_seeds(graph, plan, found)))
+
+        index = index_for(target, Run(plan, leaves).outputs, graph.unflatten_output)
+        return trace(plan, leaves, index, propagate, dynamic=dynamic, portable=portable)
 
     def _graph(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Graph, list[Any]]:
         leaves = pytree.tree_leaves((args, kwargs))
@@ -255,7 +336,7 @@ class LRP:
         plan = self._plan(graph, leaves, wrt, roots, accounting=accounting, strict=len(roots) < 2, keep=keep)
         targets = _targets(target)
         run = Run(plan, leaves, retain=len(targets) > 1, differentiable=differentiable, batch=batch_size(leaves))
-        output_leaves = [run.values[o] if isinstance(o, Node) else o for o in graph.outputs]
+        output_leaves = run.outputs
         results, relevances = [], []
         for one in targets:
             if start is not None:
@@ -268,7 +349,7 @@ class LRP:
             ledger = _open_ledger(run, found, seeds, graph, output_leaves) if accounting else None
             hidden: dict[Node, Tensor | None] = dict.fromkeys(recorded.values())
             messages = run.sweep(seeds, masks, hidden)
-            relevance = _relevances(plan, run, messages, leaves, ledger)
+            relevance = _relevances(plan, run, messages, ledger)
             _watch(run, leaves, seeds, relevance)
             relevances.append(relevance)
             kept = {
@@ -454,10 +535,10 @@ def _open_ledger(run: Run, found: Seed, seeds: dict[Node, Message], graph: Graph
 
 
 def _relevances(
-    plan: Plan, run: Run, messages: dict[Node, Message], leaves: list[Any], ledger: Ledger | None
+    plan: Plan, run: Run, messages: dict[Node, Message], ledger: Ledger | None = None
 ) -> list[Tensor | None]:
     """Relevance of every leaf of the inputs."""
-    graph = plan.graph
+    graph, leaves = plan.graph, run.leaves
     results: list[Tensor | None] = [None] * len(leaves)
     for i, node in enumerate(graph.inputs):
         if node is None:

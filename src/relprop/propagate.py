@@ -7,14 +7,14 @@ import operator
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
 from .errors import RelevanceWarning
-from .graph import READING, is_float, where
+from .graph import READING, Graph, is_float, where
 from .ledger import Ledger
 from .message import Message
 from .plan import Plan
@@ -23,6 +23,14 @@ from .rules.structural import Source
 
 GROWTH = 1e4
 """Relevance that grows by more than this factor from output to input is worth a warning."""
+
+
+class Weights(NamedTuple):
+    """Values that stand in for a model's own while a run is traced."""
+
+    parameters: dict[Node, Tensor]
+    derived: dict[Any, Tensor]
+    """What was computed from parameters alone."""
 
 
 class Run:
@@ -35,6 +43,7 @@ class Run:
         hold: whether to hold also the values that no rule needs.
         differentiable: whether relevance can be differentiated in turn.
         batch: number of samples, for the ledger.
+        weights: what to run with instead of the model's own parameters; the run is being traced.
     """
 
     def __init__(
@@ -46,19 +55,20 @@ class Run:
         hold: bool = False,
         differentiable: bool = False,
         batch: int | None = None,
+        weights: Weights | None = None,
     ):
         self.plan, self.retain, self.hold, self.differentiable = plan, retain, hold, differentiable
         self.values: dict[Node, Any] = {}
         self.shapes: dict[Node, Any] = {}
         self.calls: dict[Node, Call] = {}
         self.ledger: Ledger | None = None
-        self.batch = batch
+        self.leaves, self.batch, self.weights = leaves, batch, weights
         self.flow: list[tuple[Node, Tensor]] | None = None
         self._anchor = torch.zeros((), requires_grad=True)
         self._owned: set[Node] = set()
         self._axes: dict[Node, Any] | None = None
         self._seeds(leaves)
-        self._derived = {} if differentiable else plan.derived.current(self.values)
+        self._derived = {} if differentiable else weights.derived if weights else plan.derived.current(self.values)
         self._constants = {} if differentiable else self._derived_constants()
         with torch.set_grad_enabled(differentiable):
             self._forward()
@@ -71,9 +81,7 @@ class Run:
             if node is not None:
                 self.values[node] = self._own(leaf)
                 self.shapes[node] = leaf.shape
-        with READING:
-            parameters = [(node, graph.lookup(name)) for node, name in graph.parameters.items()]
-        for node, value in parameters:
+        for node, value in (self.weights.parameters if self.weights else parameters_of(graph)).items():
             self.values[node] = self._own(value)
             self.shapes[node] = value.shape
 
@@ -103,6 +111,11 @@ class Run:
             for used in plan.last_use.get(node, ()):
                 if used not in self._constants and not self.hold:
                     values.pop(used, None)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The leaves of the model's output."""
+        return [self.values[o] if isinstance(o, Node) else o for o in self.plan.graph.outputs]
 
     def may_overwrite(self, node: Node) -> bool:
         """Whether an activation may be computed in place: a fresh value that only this operation sees."""
@@ -159,6 +172,8 @@ class Run:
 
     def check_bounds(self, node: Node, a: Tensor, low: Tensor, high: Tensor) -> None:
         """z^B promises non-negative denominators only for inputs within its bounds."""
+        if self.weights is not None:
+            return  # a trace knows no values
         tolerance = 1e-4 * (high - low).abs().max()
         if bool(((a < low - tolerance) | (a > high + tolerance)).any()):
             warnings.warn(
@@ -252,6 +267,12 @@ class Run:
     @staticmethod
     def _add(x: Tensor | None, y: Tensor) -> Tensor:
         return y if x is None else x + y
+
+
+def parameters_of(graph: Graph) -> dict[Node, Tensor]:
+    """The live parameters of a graph."""
+    with READING:
+        return {node: graph.lookup(name) for node, name in graph.parameters.items()}
 
 
 def run_node(node: Node, values: dict[Node, Any]) -> Any:

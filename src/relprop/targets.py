@@ -63,6 +63,10 @@ def seed_of(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], 
         TargetError: if the target does not fit the output.
     """
     seed = _from_function(target, leaves, unflatten) if callable(target) else _from_index(target, leaves, unflatten)
+    return _of_kind(seed, kind)
+
+
+def _of_kind(seed: Seed, kind: str) -> Seed:
     if kind == "unit":
         scale = divide(torch.ones_like(seed.value), seed.value)
         seed.coefficients = {i: c * _along_batch(scale, c) for i, c in seed.coefficients.items()}
@@ -123,13 +127,50 @@ def _from_index(target: Target, leaves: list[Any], unflatten: Callable[[list[Any
     if output.ndim == 0:
         raise TargetError("the output is a single number, with no dimension for samples; expected [B, ...].")
     index = _index(target, output)
-    batch = torch.arange(output.shape[0], device=output.device)
-    full = (batch, *index)
-    value = _accumulate(output)[full]
-    coefficient = torch.zeros_like(_accumulate(output))
-    coefficient[full] = 1
-    shown = index[0] if len(index) == 1 else (target if target is not None else batch * 0)
+    value, coefficient = pick(_accumulate(output), index)
+    shown = index[0] if len(index) == 1 else (target if target is not None else torch.zeros(len(value)).long())
     return Seed({position: coefficient}, value, shown)
+
+
+def seed_at(index: Tensor, leaves: list[Any], unflatten: Callable[[list[Any]], Any], kind: str = "output") -> Seed:
+    """The seed of an index that is known when a program runs, [B] for an output [B, C], else [B, dimensions].
+
+    A negative class of an output [B, C] is the predicted one. Nothing is checked: a program cannot look at values.
+    """
+    position = main_output(leaves, unflatten)
+    output = _accumulate(leaves[position])
+    if index.ndim == 1:
+        index = torch.where(index < 0, output.argmax(1), index)[:, None]
+    value, coefficient = pick(output, index.unbind(1))
+    return _of_kind(Seed({position: coefficient}, value, index), kind)
+
+
+def index_for(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], Any]) -> Tensor | None:
+    """A target as the index that :func:`seed_at` takes; None if it is a function, or there is nothing to choose.
+
+    Raises:
+        TargetError: if the target does not fit the output, or there are several.
+    """
+    if callable(target):
+        return None
+    output = leaves[main_output(leaves, unflatten)]
+    parts = _index(target, output)
+    if not parts:
+        return None
+    return parts[0] if output.ndim == 2 else torch.stack(parts, 1)
+
+
+def pick(output: Tensor, index: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """One number of each sample, [B], and the coefficient that picks it, in the shape of the output.
+
+    Args:
+        output: [B, ...].
+        index: one tensor [B] for each dimension behind the first.
+    """
+    flat, place = output.reshape(output.shape[0], -1), torch.zeros(output.shape[:1]).long().to(output.device)
+    for i, size in zip(index, output.shape[1:], strict=False):
+        place = place * size + i
+    return flat.gather(1, place[:, None])[:, 0], torch.zeros_like(flat).scatter(1, place[:, None], 1).view_as(output)
 
 
 def _index(target: Target, output: Tensor) -> tuple[Tensor, ...]:

@@ -456,9 +456,9 @@ class ZBox(InputRule):
         low, high = expand_bound(self.low, a), expand_bound(self.high, a)
         n.call.run_state.check_bounds(n.call.node, a, low, high)
         up, down = n.positive_weight(), n.negative_weight()
-        # bounds are often the same for all samples: one is enough
-        lowest, highest = n.forward(low[:1], up), n.forward(high[:1], down)
-        if not _same_for_all(self.low, a) or not _same_for_all(self.high, a):
+        if _same_for_all(self.low, a) and _same_for_all(self.high, a):  # one sample is enough
+            lowest, highest = (n.forward(expand_bound(v, a[:1]), m) for v, m in ((self.low, up), (self.high, down)))
+        else:
             lowest, highest = n.forward(low, up), n.forward(high, down)
         s = self.share(n, _plus(n.forward(a, w), -lowest - highest))
         c, c_up = n.transpose(s, w), n.transpose(s, up)

@@ -1,0 +1,82 @@
+"""A propagation under PyTorch's compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from .errors import InputError, TargetError
+from .program import Program
+from .targets import index_for
+
+
+class Compiled:
+    """Relevance for inputs of the shapes that it was compiled for, by :meth:`relprop.LRP.compile`.
+
+    Parameters are live. When some have changed, the first call is an eager one.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        eager: Callable[[Any, Any], Any],
+        call_of: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]],
+        like_inputs: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
+    ):
+        self._program, self._eager, self._call_of, self._like_inputs = program, eager, call_of, like_inputs
+        self._run = torch.compile(program.graph, fullgraph=True, dynamic=program.dynamic)
+
+    def attribute(self, inputs: Any, target: Any = None) -> Any:
+        """Relevance of the inputs, as :meth:`relprop.LRP.attribute` has it.
+
+        Args:
+            inputs: in the shapes and types of the examples; with ``dynamic=True`` any number of samples.
+            target: as in ``attribute``, but no function: one that was given to ``compile`` is part of the program.
+
+        Raises:
+            InputError: if the inputs differ in shape or type from the examples.
+            TargetError: if the target does not fit the output.
+        """
+        args, kwargs = self._call_of(inputs)
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        self._check(leaves)
+        index = self._index(target, leaves)
+        weights = self._program.weights()
+        if weights is None:
+            return self._eager(inputs, target)
+        with torch.no_grad():
+            results = self._run(*weights, *(x for x in leaves if isinstance(x, Tensor)), index)
+        result_args, result_kwargs = pytree.tree_unflatten(results[-len(leaves) :], spec)
+        return self._like_inputs(inputs, result_args, result_kwargs)
+
+    __call__ = attribute
+
+    def _check(self, leaves: list[Any]) -> None:
+        examples = self._program.inputs
+        wanted, given = (
+            [_kind(x, self._program.dynamic) for x in examples],
+            [_kind(x, self._program.dynamic) for x in leaves],
+        )
+        if wanted != given:
+            raise InputError(f"the program was compiled for inputs {wanted}, got {given}: compile another one.")
+
+    def _index(self, target: Any, leaves: list[Any]) -> Tensor | None:
+        example, graph = self._program.target, self._program.plan.graph
+        if example is None:
+            if target is not None:
+                raise TargetError("the target is part of this program: compile another one for another target.")
+            return None
+        samples = next(len(x) for x in leaves if isinstance(x, Tensor))
+        if target is None and example.ndim == 1:
+            return torch.full((samples,), -1, device=example.device)  # the predicted class
+        outputs = [o.meta["val"] if isinstance(o, torch.fx.Node) else o for o in graph.outputs]
+        shapes = [example.new_empty(1).float().expand(samples, *map(int, x.shape[1:])) for x in outputs]
+        return index_for(target, shapes, graph.unflatten_output)
+
+
+def _kind(x: Any, dynamic: bool) -> Any:
+    return (str(x.dtype), str(x.device), tuple(x.shape[dynamic:])) if isinstance(x, Tensor) else x
