@@ -7,8 +7,8 @@ compiler for PyTorch takes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ def trace(
     weights = [*(p.detach() for p in parameters.values()), *store.values()]
     table: dict[Any, Any] = {**core_aten_decompositions(), **PORTABLE} if portable else {}
     try:
-        with _plain_attention() if portable else nullcontext():
+        with _plain_kernels() if portable else nullcontext():
             mode: Any = "symbolic" if dynamic else "real"
             graph = make_fx(run, decomposition_table=table, tracing_mode=mode)(
                 weights, [leaves[i].detach() for i in tensors], target
@@ -130,9 +130,11 @@ def _lift_constants(graph: GraphModule) -> list[Tensor]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _plain_attention() -> AbstractContextManager[Any]:
-    """Attention as products and a softmax."""
-    return sdpa_kernel(SDPBackend.MATH)
+@contextmanager
+def _plain_kernels() -> Iterator[None]:
+    """Attention as products and a softmax, an LSTM step by step."""
+    with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+        yield
 
 
 def _convolution_backward(
