@@ -604,3 +604,29 @@ def test_bare_rule_is_its_composite() -> None:
     lrp, x = relprop.LRP(cnn()), images()
     pairs = [(select.linear() | select.affine(), rules.Epsilon(0.1))]
     assert torch.equal(lrp.using(rules.Epsilon(0.1)).attribute(x, 1), lrp.using(pairs).attribute(x, 1))
+
+
+class Windows(nn.Module):
+    """One query of a sample meets every window of it: rows are repeated in place, [B, D] -> [B * windows, D]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.out = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = self.key(x.reshape(-1, 4))
+        query = self.query(x[:, 0]).repeat_interleave(x.shape[1], 0)
+        return self.out((query + windows).relu()).reshape(x.shape[0], -1, 2).sum(1)
+
+
+def test_ledger_of_repeated_rows() -> None:
+    """Every sample has its own account, also where its rows stand behind each other."""
+    model, x = prepared(Windows()), torch.randn(3, 5, 4, dtype=torch.float64)
+    lrp = relprop.LRP(model, "epsilon")
+    together = lrp.explain(x, 1)
+    assert_balanced(together)
+    for i in range(3):
+        alone = lrp.explain(x[i : i + 1], 1)
+        assert_same(together.relevance[i : i + 1], alone.relevance)
+        for sink, amount in alone.ledger.sinks.items():
+            assert_same(together.ledger.sinks[sink][i : i + 1], amount)

@@ -51,6 +51,8 @@ def batch_axes(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], b
             found = (dim, inner) if shape[dim : dim + 1] == inner.shape else None
         elif node.target in VIEWS:
             found = _through_view(tuple(shapes[source]), dim, inner, shape, batch)
+        elif node.target is aten.repeat_interleave.self_int and node.args[2:] == (dim,):
+            found = (dim, inner * shape[dim] // shapes[source][dim])  # every row several times, in its place
         elif (d := _moved_to(node, dim, len(shapes[source]))) is not None:
             found = (d, inner)
         else:
