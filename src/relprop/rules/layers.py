@@ -60,7 +60,10 @@ class Dense(Layer):
         return torch.nn.functional.linear(a, w)
 
     def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
-        return s @ w
+        if s.ndim < 3:
+            return s @ w
+        # as one product: of a tensor that is not contiguous, matmul makes one for every row
+        return (s.reshape(-1, s.shape[-1]) @ w).reshape(*s.shape[:-1], w.shape[1])
 
 
 class MatrixRight(Layer):
