@@ -71,6 +71,8 @@ class Capturer:
                 f"LRP explains an nn.Module, an ExportedProgram or the path of a .pt2 file, not {type(model).__name__}."
                 " A plain function can be wrapped in an nn.Module whose forward calls it."
             )
+        self._exported = self.model
+        """What is exported: the model, or a wrapper around it."""
         self._captures: dict[Any, list[Capture]] = {}
         self._warned = False
 
@@ -126,8 +128,9 @@ class Capturer:
         if self.model is None:
             return None
         first = next((p for p in self.model.parameters()), None)
-        training = any(module.training for module in self.model.modules())
-        return (training, None if first is None else (first.dtype, first.device))
+        # an exchanged module or a changed option (a slope, a padding mode) makes another graph
+        modules = tuple((id(m), m.training, m.extra_repr()) for m in self.model.modules())
+        return (hash(modules), None if first is None else (first.dtype, first.device))
 
     def _capture(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]] | None
@@ -138,7 +141,7 @@ class Capturer:
         failures: list[Exception] = []
         # with every dimension open that has varied, with the batch alone open, with none
         openings = [before, *([[]] if before else []), None] if before is not None else [None]
-        attempts = [(self.model, opening) for opening in openings]
+        attempts = [(self._exported or self.model, opening) for opening in openings]
         while attempts:
             model, examples = attempts.pop(0)
             try:
@@ -149,7 +152,8 @@ class Capturer:
             except Exception as error:  # torch.export has no common base class for its many reasons to refuse
                 failures.append(error)
                 if model is self.model and "in output, which is not a known type" in str(error):
-                    attempts = [(TensorsOnly(model), opening) for opening in openings]
+                    self._exported = TensorsOnly(model)  # from now on: every attempt takes a whole trace
+                    attempts = [(self._exported, opening) for opening in openings]
         try:
             graph = record(self.model, args, kwargs)
         except CaptureError:

@@ -9,7 +9,9 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
+from .capture import batch_size
 from .errors import InputError, TargetError
+from .graph import Graph
 from .program import Program
 from .targets import index_for
 
@@ -24,10 +26,10 @@ class Compiled:
         self,
         program: Program,
         eager: Callable[[Any, Any], Any],
-        call_of: Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]],
+        graph_of: Callable[[Any], tuple[Graph, list[Any], Any]],
         like_inputs: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
     ):
-        self._program, self._eager, self._call_of, self._like_inputs = program, eager, call_of, like_inputs
+        self._program, self._eager, self._graph_of, self._like_inputs = program, eager, graph_of, like_inputs
         self._run = torch.compile(program.graph, fullgraph=True, dynamic=program.dynamic)
 
     def attribute(self, inputs: Any, target: Any = None) -> Any:
@@ -41,15 +43,16 @@ class Compiled:
             InputError: if the inputs differ in shape or type from the examples.
             TargetError: if the target does not fit the output.
         """
-        args, kwargs = self._call_of(inputs)
-        leaves, spec = pytree.tree_flatten((args, kwargs))
+        graph, leaves, spec = self._graph_of(inputs)
         self._check(leaves)
+        if graph is not self._program.plan.graph:
+            raise InputError("the model has changed since it was compiled: compile it again.")
         index = self._index(target, leaves)
         weights = self._program.weights()
         if weights is None:
             return self._eager(inputs, target)
         with torch.no_grad():
-            results = self._run(*weights, *(x for x in leaves if isinstance(x, Tensor)), index)
+            results = self._run(*weights, *(x.contiguous() for x in leaves if isinstance(x, Tensor)), index)
         result_args, result_kwargs = pytree.tree_unflatten(results[-len(leaves) :], spec)
         return self._like_inputs(inputs, result_args, result_kwargs)
 
@@ -66,11 +69,15 @@ class Compiled:
 
     def _index(self, target: Any, leaves: list[Any]) -> Tensor | None:
         example, graph = self._program.target, self._program.plan.graph
+        if callable(target):
+            raise TargetError(
+                "a target function has to be given to compile(...), where it becomes part of the program."
+            )
         if example is None:
             if target is not None:
                 raise TargetError("the target is part of this program: compile another one for another target.")
             return None
-        samples = next(len(x) for x in leaves if isinstance(x, Tensor))
+        samples = batch_size(leaves) or 1
         if target is None and example.ndim == 1:
             return torch.full((samples,), -1, device=example.device)  # the predicted class
         outputs = [o.meta["val"] if isinstance(o, torch.fx.Node) else o for o in graph.outputs]

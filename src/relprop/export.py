@@ -50,7 +50,7 @@ class Artefact(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         tensors, target = (list(inputs[:-1]), inputs[-1]) if self.with_target else (list(inputs), None)
         weights = [self.unused if name is None else getattr(self, name) for name in self.names]
-        results = self.graph(*weights, *tensors, target)
+        results = self.graph(*weights, *(x.clone(memory_format=torch.contiguous_format) for x in tensors), target)
         return tuple(x for x in results if isinstance(x, Tensor))
 
 

@@ -200,7 +200,7 @@ class LRP:
             InputError, TargetError, UnsupportedOperation: with what came, and what was expected.
         """
         program = self._program(inputs, target, wrt, seed, dynamic)
-        return Compiled(program, partial(self.attribute, wrt=wrt, seed=seed), _call_of, _like_inputs)
+        return Compiled(program, partial(self.attribute, wrt=wrt, seed=seed), self._graph_of, _like_inputs)
 
     def export(
         self,
@@ -246,6 +246,10 @@ class LRP:
         if isinstance(target, (list, Several)):
             raise TargetError("a program explains one target at a time: call it once for each.")
         self._explain(inputs, target, wrt=wrt, seed=seed, accounting=False)  # errors come before the long work
+        if dynamic and batch_size(pytree.tree_leaves(inputs)) == 1:
+            # torch takes a dimension of one for a constant: two samples stand for any number
+            inputs, target = (pytree.tree_map_only(Tensor, _twice, x) for x in (inputs, target))
+            self._explain(inputs, target, wrt=wrt, seed=seed, accounting=False)
         args, kwargs = _call_of(inputs)
         graph, leaves = self._graph(args, kwargs)
         roots = _roots(graph, target)
@@ -261,6 +265,11 @@ class LRP:
 
         index = index_for(target, Run(plan, leaves).outputs, graph.unflatten_output)
         return trace(plan, leaves, index, propagate, dynamic=dynamic, portable=portable)
+
+    def _graph_of(self, inputs: Any) -> tuple[Graph, list[Any], Any]:
+        args, kwargs = _call_of(inputs)
+        graph, leaves = self._graph(args, kwargs)
+        return graph, leaves, pytree.tree_structure((args, kwargs))
 
     def _graph(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Graph, list[Any]]:
         leaves = pytree.tree_leaves((args, kwargs))
@@ -388,6 +397,10 @@ def _call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     raise InputError(
         f"inputs must be a tensor, a tuple (positional) or a dict (keywords), got {type(inputs).__name__}."
     )
+
+
+def _twice(x: Tensor) -> Tensor:
+    return torch.cat([x, x]) if x.ndim and x.shape[0] == 1 else x
 
 
 def _like_inputs(inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

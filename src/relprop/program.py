@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -97,7 +97,7 @@ def trace(
     try:
         with _plain_kernels() if portable else nullcontext():
             mode: Any = "symbolic" if dynamic else "real"
-            graph = make_fx(run, decomposition_table=table, tracing_mode=mode)(
+            graph = make_fx(run, decomposition_table=table, tracing_mode=mode, _allow_non_fake_inputs=True)(
                 weights, [leaves[i].detach() for i in tensors], target
             )
     except Exception as error:  # whatever an operation raises that cannot be traced
@@ -112,14 +112,19 @@ def trace(
 def _lift_constants(graph: GraphModule) -> list[Tensor]:
     """Make plain arguments of all that the graph takes, constants of rules (the bounds of z^B) first."""
     graph.graph.set_codegen(CodeGen())
-    first, constants = next(iter(graph.graph.nodes)), []
+    first = next(iter(graph.graph.nodes))
+    constants: list[Tensor] = []
+    lifted: dict[str, Node] = {}
     for node in graph.graph.find_nodes(op="get_attr"):
         name = str(node.target)
-        constants.append(getattr(graph, name))
-        delattr(graph, name)
-        with graph.graph.inserting_before(first):
-            node.replace_all_uses_with(graph.graph.placeholder(f"constant{len(constants)}"))
+        if name not in lifted:
+            constants.append(getattr(graph, name))
+            with graph.graph.inserting_before(first):
+                lifted[name] = graph.graph.placeholder(f"constant{len(constants)}")
+        node.replace_all_uses_with(lifted[name])
         graph.graph.erase_node(node)
+    for name in lifted:
+        delattr(graph, name)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return constants

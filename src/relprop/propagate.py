@@ -7,11 +7,13 @@ import operator
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import RelevanceWarning
 from .graph import READING, Graph, is_float, where
@@ -70,7 +72,9 @@ class Run:
         self._seeds(leaves)
         self._derived = {} if differentiable else weights.derived if weights else plan.derived.current(self.values)
         self._constants = {} if differentiable else self._derived_constants()
-        with torch.set_grad_enabled(differentiable):
+        # the gradients of fused attention kernels have no gradient themselves
+        kernels = sdpa_kernel(SDPBackend.MATH) if differentiable else nullcontext()
+        with torch.set_grad_enabled(differentiable), kernels:
             self._forward()
 
     # -- forward ------------------------------------------------------------------------------------------------------

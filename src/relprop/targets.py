@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
@@ -176,6 +177,10 @@ def pick(output: Tensor, index: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def _index(target: Target, output: Tensor) -> tuple[Tensor, ...]:
     """The index of every sample, one tensor [B] per dimension behind the first."""
     shape, samples = tuple(output.shape), output.shape[0]
+    if isinstance(target, np.ndarray):
+        target = torch.from_numpy(target)
+    if isinstance(target, np.integer):
+        target = int(target)
     if target is None:
         if output.ndim == 1:
             return ()

@@ -9,7 +9,7 @@ from .clean import clean
 from .constants import find_constants
 from .decompose import decompose
 from .instance_norm import name_instance_norm
-from .padding import join_padding
+from .padding import join_even_padding, join_padding
 from .precision import keep_double
 from .recurrent import restore_layers
 from .training import refuse_training_mode
@@ -24,6 +24,7 @@ def canonize(graph: Graph) -> Graph:
     decompose(graph)
     name_instance_norm(graph)
     name_activations(graph)
+    join_even_padding(graph)
     fold_batch_norm(graph)
     join_padding(graph)
     find_constants(graph)

@@ -6,6 +6,7 @@ Rules of input layers (z^B, w², flat) and the redistribution of biases treat pa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,22 +25,43 @@ def padded_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, op: Any, 
     return op(torch.nn.functional.pad(x, sides), weight, bias, *rest)
 
 
+def join_even_padding(graph: Graph) -> None:
+    """Padding that is the same on both sides becomes the convolution's own, so that a norm in front of it is folded."""
+    for node, pad, sides in _padded_convolutions(graph):
+        if all(isinstance(n, int) for n in sides) and sides[::2] == sides[1::2]:
+            given: list[Any] = [*node.args[1:]]
+            weight, bias, stride, padding, *rest = given + [None, None, [1], [0]][len(given) :]
+            dims = node.meta["val"].ndim - 2
+            own = list(padding) * (dims // len(padding))
+            before = own[: dims - len(sides) // 2]
+            wider = [*before, *(n + m for n, m in zip(own[len(before) :], sides[::2][::-1], strict=True))]
+            _replace(graph, node, node.target, (pad.args[0], weight, bias, stride, wider, *rest))
+    remove_dead_code(graph)
+
+
 def join_padding(graph: Graph) -> None:
     """Replace zero padding and the convolution behind it by one operation."""
-    for node in list(graph.nodes):
-        if not calls(node) or node.target not in CONVOLUTIONS or not _pads_with_zeros(node.args[0]):
-            continue
-        pad: Any = node.args[0]
-        sides = list(pad.args[1])
-        if len(sides) > 2 * (node.meta["val"].ndim - 2) or node.kwargs:
-            continue  # channels or samples are padded too
+    for node, pad, sides in _padded_convolutions(graph):
         weight, bias, *rest = [*node.args[1:], None][: max(2, len(node.args) - 1)]
-        with graph.fx.inserting_before(node):
-            new = graph.fx.call_function(padded_convolution, (pad.args[0], weight, bias, node.target, sides, *rest))
-        new.meta = dict(node.meta)
-        node.replace_all_uses_with(new)
-        graph.outputs[:] = [new if o is node else o for o in graph.outputs]
+        _replace(graph, node, padded_convolution, (pad.args[0], weight, bias, node.target, sides, *rest))
     remove_dead_code(graph)
+
+
+def _padded_convolutions(graph: Graph) -> Iterator[tuple[Node, Node, list[Any]]]:
+    for node in list(graph.nodes):
+        if calls(node) and node.target in CONVOLUTIONS and not node.kwargs and _pads_with_zeros(node.args[0]):
+            pad: Any = node.args[0]
+            sides = list(pad.args[1])
+            if len(sides) <= 2 * (node.meta["val"].ndim - 2):  # else channels or samples are padded too
+                yield node, pad, sides
+
+
+def _replace(graph: Graph, node: Node, target: Any, args: tuple[Any, ...]) -> None:
+    with graph.fx.inserting_before(node):
+        new = graph.fx.call_function(target, args)
+    new.meta = dict(node.meta)
+    node.replace_all_uses_with(new)
+    graph.outputs[:] = [new if o is node else o for o in graph.outputs]
 
 
 def _pads_with_zeros(node: Any) -> bool:

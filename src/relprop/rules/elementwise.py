@@ -62,6 +62,8 @@ class Identity(Rule):
         if target in FROM_OUTPUT:
             return FROM_OUTPUT[target](c, call.output, *call.node.args[1:])
         x = call.run_state.accumulate(call.value(call.active[0]))
+        if x.is_complex() and target is aten.abs.default:
+            return c * torch.sgn(x)  # |z| is homogeneous: gradient x input is exact
         if target in FROM_INPUT:
             return c * FROM_INPUT[target](x, *call.node.args[1:], **call.node.kwargs)
         return c * torch.where(x == 0, limit_at_zero(call.node), call.output / torch.where(x == 0, 1, x))
@@ -86,7 +88,7 @@ FROM_INPUT: dict[Any, Callable[..., Tensor]] = {
     aten.gelu.default: _gelu,
     aten.hardswish.default: torch.nn.functional.hardsigmoid,
     aten.mish.default: lambda x: torch.tanh(torch.nn.functional.softplus(x)),
-    aten.leaky_relu.default: lambda x, slope=0.01: torch.where(x > 0, 1.0, slope).to(x.dtype),
+    aten.leaky_relu.default: lambda x, slope=0.01: torch.full_like(x, slope).masked_fill(x > 0, 1),
     aten.square.default: lambda x: x,
 }
 """f(x)/x in closed form, from the input alone."""

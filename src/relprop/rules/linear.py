@@ -346,7 +346,8 @@ class AlphaBeta(LinearRule):
         z_down = n.z - z_up
         # z⁻ is the rest of z: what is left by rounding is no part
         no_up, no_down = z_up == 0, z_down >= -64 * torch.finfo(z_up.dtype).eps * z_up
-        for_up, for_down = torch.where(no_down, 1.0, self.alpha), torch.where(no_down, 0.0, -self.beta)
+        for_up = torch.full_like(z_up, self.alpha).masked_fill(no_down, 1)
+        for_down = torch.full_like(z_up, -self.beta).masked_fill(no_down, 0)
         if not n.call.step.rectified:  # else there is no relevance without z⁺
             for_up, for_down = for_up.masked_fill(no_up, 0), for_down.masked_fill(no_up & ~no_down, 1)
         relevance = n.relevance

@@ -35,6 +35,9 @@ class Uniform(Gradient):
         return [n for n in beside if isinstance(n, Node) and n not in step.active]
 
     def factor(self, step: Step, node: Node) -> float:
+        if step.node.target in WITHIN:
+            values = step.active[0].meta["val"].numel() / step.node.meta["val"].numel()
+            return 1.0 / max(1.0, float(values))
         factors = sum(n in step.active for n in nodes_in(step.node.args))  # x * x has two
         return 1.0 / max(1, factors)
 
@@ -85,6 +88,11 @@ class Quotient(Uniform):
 
 UNIFORM = Uniform()
 
+WITHIN = {aten.prod.default, aten.prod.dim_int}
+"""Products of the values of one tensor."""
+SAMPLED = {aten.grid_sampler.default, aten.grid_sampler_2d.default, aten.grid_sampler_3d.default}
+"""An image, linearly, at places that a grid says: the image is the signal, the grid has no share."""
+
 LAYERS = {
     aten.linear.default,
     aten.conv1d.default,
@@ -96,6 +104,7 @@ LAYERS = {
 }
 PRODUCTS = {
     *LAYERS,
+    *SAMPLED,
     aten.mul.Tensor,
     aten.mul.Scalar,
     aten.multiply.Tensor,
@@ -106,11 +115,12 @@ PRODUCTS = {
     aten.dot.default,
     aten.einsum.default,
     aten.bilinear.default,
-    aten.prod.dim_int,
+    *WITHIN,
     aten.outer.default,
     aten.kron.default,
     aten.cross.default,
     aten.linalg_cross.default,
 }
-register("product", UNIFORM, *PRODUCTS)
+register("product", UNIFORM, *(PRODUCTS - SAMPLED))
+register("upsample", Signal(), *SAMPLED)
 register("quotient", Quotient(), aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor)

@@ -201,6 +201,18 @@ BROADCASTING = {
 """Operations of several tensors that are broadcast against each other."""
 
 LINEAR = Gradient(linear=True)
+
+
+@dataclass(frozen=True)
+class Reduction(Gradient):
+    """Sums, means and extremes over groups of values."""
+
+    linear: bool = True
+
+    def supports(self, step: Step) -> str | None:
+        return "it multiplies values" if "prod" in [*step.node.args, *step.node.kwargs.values()] else None
+
+
 MOVES = Gradient(linear=True, moves=True)
 FILLS = Gradient(linear=True, moves=True, fills=True)
 
@@ -276,6 +288,7 @@ register(
     aten.atleast_3d.default,
     spread,
 )
+register("structural", Reduction(), aten.scatter_reduce.two, aten.segment_reduce.default)
 register(
     "structural",
     LINEAR,
@@ -289,8 +302,6 @@ register(
     aten.col2im.default,
     aten.index_add.default,
     aten.scatter_add.default,
-    aten.scatter_reduce.two,
-    aten.segment_reduce.default,
     aten.trace.default,
     aten.amax.default,
     aten.amin.default,
@@ -342,9 +353,6 @@ register(
     aten.upsample_bicubic2d.vec,
     aten._upsample_bilinear2d_aa.vec,
     aten._upsample_bicubic2d_aa.vec,
-    aten.grid_sampler.default,
-    aten.grid_sampler_2d.default,
-    aten.grid_sampler_3d.default,
 )
 
 __all__ = ["FILLS", "LINEAR", "MOVES", "Gradient", "coefficient", "constant_inputs", "constant_kind", "finite_product"]
