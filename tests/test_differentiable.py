@@ -124,3 +124,13 @@ def test_training_on_explanations() -> None:
         share().backward()
         optimiser.step()
     assert float(share().detach()) < before / 2
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch on nested tensors
+def test_through_fused_attention() -> None:
+    """The fused kernel's gradient has none itself: another kernel runs."""
+    torch.manual_seed(0)
+    layer = prepared(nn.TransformerEncoderLayer(4, 2, 6, batch_first=True, activation="gelu"))
+    lrp = relprop.LRP(layer)
+    x = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(lambda x: lrp.attribute(x, (1, 2), create_graph=True), x)

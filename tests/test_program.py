@@ -220,3 +220,46 @@ def test_compiled_target_function() -> None:
     compiled = relprop.LRP(model, "epsilon").compile(x, lambda y: y[:, 1])
     with pytest.raises(TargetError, match="part of this program"):
         compiled(x, 2)
+
+
+def test_checks_of_a_compiled_call() -> None:
+    """They are those of an eager one; none of these calls gets as far as the compiler."""
+    model, x = made("cnn")
+    compiled = relprop.LRP(model, "epsilon").compile(x)
+    with pytest.raises(InputError, match="NaN"):
+        compiled(x * float("nan"))
+    with pytest.raises(TargetError, match="given to compile"):
+        compiled(x, lambda y: y[:, 1])
+    model[2] = nn.GELU()
+    with pytest.raises(InputError, match="changed since it was compiled"):
+        compiled(x)
+
+
+def test_one_sample_stands_for_any_number(tmp_path: Path) -> None:
+    """torch takes a size of one for a constant; an image is what most people have at hand."""
+    model, x = made("cnn")
+    lrp = relprop.LRP(model, "epsilon")
+    program = torch.export.load(lrp.export(tmp_path / "one.pt2", x[:1], torch.tensor([2]))).module()
+    close(program(x, torch.full((3,), 2))[1], lrp.attribute(x, 2))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_constants_of_a_target_and_of_a_rule(dynamic: bool, tmp_path: Path) -> None:
+    """Tensors that neither model nor input holds, used twice."""
+    model, x = made("cnn")
+    weights, low = torch.rand(5), torch.full((3, 12, 12), -4.0)
+    composite = [(relprop.select.first(relprop.select.convolution()), relprop.rules.ZBox(low, -low))]
+    lrp = relprop.LRP(model, composite)
+
+    def target(y: Tensor) -> Tensor:
+        return (y * weights).sum(1) + (y * weights).sum(1)
+
+    program = torch.export.load(lrp.export(tmp_path / "cnn.pt2", x, target, dynamic=dynamic)).module()
+    close(program(x)[1], lrp.attribute(x, target))
+
+
+def test_memory_format_of_the_input(tmp_path: Path) -> None:
+    model, x = made("cnn")
+    lrp = relprop.LRP(model, "epsilon")
+    program = torch.export.load(lrp.export(tmp_path / "cnn.pt2", x)).module()
+    close(program(x.to(memory_format=torch.channels_last), torch.full((3,), 2))[1], lrp.attribute(x, 2))

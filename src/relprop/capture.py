@@ -9,10 +9,12 @@ one real run.
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial, update_wrapper
+from functools import cache, partial, update_wrapper
 from pathlib import Path
 from typing import Any
 
@@ -251,10 +253,10 @@ def _export(
         _, spec = pytree.tree_flatten((args, kwargs))
         args, kwargs = pytree.tree_unflatten(doubled, spec)
         dynamic_shapes = collection.dynamic_shapes(model, args, kwargs)
-    with warnings.catch_warnings(), torch.no_grad(), WholeLayers():
+    with warnings.catch_warnings(), torch.no_grad(), WholeLayers(), _silent():
         warnings.simplefilter("ignore")
         program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
-        return program.run_decompositions({})
+        return program.run_decompositions(everyday())
 
 
 def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
@@ -285,7 +287,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> G
         )(values, inputs)
         recorded.graph.eliminate_dead_code(_must_stay)  # values that the model looked at to choose its way
         recorded.recompile()
-        program = torch.export.export(recorded, (values, inputs), strict=False).run_decompositions({})
+        program = torch.export.export(recorded, (values, inputs), strict=False).run_decompositions(everyday())
     graph = to_graph(program, _module_lookup(model, _program_state(program)), canonical=False)
     placeholders = graph.inputs
     graph.parameters.update(dict(zip(placeholders[: len(names)], names, strict=True)))  # type: ignore[arg-type]
@@ -302,6 +304,31 @@ def _must_stay(node: torch.fx.Node) -> bool:
     return node.op in ("placeholder", "output") or (schema is not None and schema.is_mutable)
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """torch prints the traceback of a refusal that is told in an error's own words."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+EVERYDAY = """
+    addcdiv atleast_1d atleast_2d atleast_3d clip column_stack cosine_similarity diag_embed dstack hstack index_copy
+    index_fill inner nansum pairwise_distance std_mean take tensordot vstack
+""".split()
+"""Operations that are short for others, which have rules."""
+
+
+@cache
+def everyday() -> dict[Any, Any]:
+    """How torch writes them out."""
+    known = torch.export.default_decompositions()
+    return {op: known[op] for op in list(known) if str(op).split(".")[1] in EVERYDAY}
+
+
 def to_graph(program: ExportedProgram, lookup: Callable[[str], Tensor], canonical: bool = True) -> Graph:
     """An exported program as a canonical graph."""
     if any(spec.kind == InputKind.CUSTOM_OBJ for spec in program.graph_signature.input_specs):
@@ -309,7 +336,7 @@ def to_graph(program: ExportedProgram, lookup: Callable[[str], Tensor], canonica
     if canonical and not _is_functional(program):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = program.run_decompositions({})
+            program = program.run_decompositions(everyday())
     fx = program.graph_module.graph
     placeholders = [node for node in fx.nodes if node.op == "placeholder"]
     inputs: list[Any] = []

@@ -317,7 +317,7 @@ def _sums(stabilizer: float) -> tuple[tuple[Selector, Rule], ...]:
 def default(scope: Scope) -> Composite:
     """What "auto" stands for: chosen by what the graph contains. The choice and its reason are in the plan."""
     kinds = set(scope.kinds.values())
-    if scope.matches(select.state_space()) and kinds & {"convolution"}:
+    if scope.matches(select.state_space()):
         composite, reason = mamba_lrp(), "the graph has a state space with selective parameters"
     elif kinds & {"attention", "softmax"}:
         composite, reason = attnlrp(), "the graph has attention"

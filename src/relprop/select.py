@@ -206,16 +206,17 @@ def state_space() -> Selector:
     """The parameters of a selective state space, which depend on the input: Δ, A, B and C.
 
     Those are ``softplus`` and ``exp`` in front of products, and what the projection ``x_proj`` (Mamba) or the middle of
-    the mixer (Mamba-2: the second and third part of one split) hands to the recurrence.
+    the mixer (Mamba-2: the second and third part of one split) hands to the recurrence. The decays of gated linear
+    attention, which is such a recurrence with matrices for states, are parameters of the same kind.
     """
 
     def test(node: Node, scope: Scope) -> bool:
         if node.target in (_ATEN.softplus.default, _ATEN.exp.default):
-            return _in_mixer(node)
+            return _in_mixer(node, "Mamba", "SSM", "S6", "GatedDelta", "GatedLinear", "Rwkv", "RWKV")
         if scope.kinds[node] == "dense":
             return in_module(node, "*x_proj")
         part = node.all_input_nodes[0] if node.all_input_nodes else node
-        if part.target is not operator.getitem or not _in_mixer(node):
+        if part.target is not operator.getitem or not _in_mixer(node, "Mamba", "SSM", "S6"):
             return False
         split, position = part.args
         origin = _origin(split.args[0], scope)  # type: ignore[union-attr, arg-type]
@@ -224,9 +225,9 @@ def state_space() -> Selector:
     return Selector("state_space()", test)
 
 
-def _in_mixer(node: Node) -> bool:
-    """Whether a module around a node calls itself a state space."""
-    return any(any(name in kind for name in ("Mamba", "SSM", "S6")) for _, kind in module_stack(node))
+def _in_mixer(node: Node, *names: str) -> bool:
+    """Whether a module around a node calls itself by one of these names."""
+    return any(any(name in kind for name in names) for _, kind in module_stack(node))
 
 
 def softmax() -> Selector:

@@ -22,6 +22,7 @@ aten = torch.ops.aten
 
 FUSED = {aten.scaled_dot_product_attention.default}
 SOFTMAX = {aten.softmax.int, aten._softmax.default, aten._safe_softmax.default, aten.log_softmax.int}
+LOGSUMEXP = {aten.logsumexp.default}
 
 
 @dataclass(frozen=True)
@@ -83,3 +84,4 @@ def _inputs(node: Node) -> tuple[Any, Any, Any, Any]:
 
 register("attention", AttnLRP(), *FUSED)
 register("softmax", Taylor(), *SOFTMAX)
+register("logsumexp", Taylor(), *LOGSUMEXP)

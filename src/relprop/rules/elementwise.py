@@ -149,6 +149,7 @@ register(
     aten.hardshrink.default,
     aten.threshold.default,
     aten.clamp.default,
+    aten.clamp.Tensor,
     aten.clamp_min.default,
     aten.clamp_max.default,
     aten.exp.default,
