@@ -653,3 +653,25 @@ def test_relevance_that_stays_in_proportion_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         relprop.LRP(cnn(), "epsilon").explain(images())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"record": [3]}, "string.*3"),
+        ({"mask": ["conv1"]}, "dict.*conv1"),
+        ({"mask": {"conv1": "x"}}, "int.*'x'"),
+        ({"mask": {"conv1": lambda a: None}}, "tensor.*None"),
+        ({"mask": {"conv1": lambda a: a[:, :, :1, :2]}}, "shape.*does not fit"),
+        ({"mask": {"conv1": torch.tensor(float("nan"))}}, "finite"),
+        ({"at": 3}, "path.*3"),
+        ({"at": ("conv1", 3, 4)}, "path.*conv1"),
+    ],
+)
+def test_malformed_hidden_arguments(arguments: dict, said: str) -> None:
+    with pytest.raises(relprop.SelectionError, match=said):
+        relprop.LRP(cnn()).explain(images(), 1, **arguments)
+
+
+def test_record_of_nothing() -> None:
+    assert relprop.LRP(cnn()).explain(images(), 1, record=None).relevances == {}

@@ -33,6 +33,8 @@ def module_outputs(graph: Graph, patterns: Sequence[str]) -> dict[str, Node]:
                 outputs[path] = node  # the last one is the output
     found: dict[str, Node] = {}
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise SelectionError(f"a module path or a pattern of paths is a string, got {pattern!r}.")
         matched = {
             p: n for p, n in outputs.items() if fnmatchcase(p, pattern) or fnmatchcase(p.partition("@")[0], pattern)
         }
@@ -52,20 +54,20 @@ def channel_mask(node: Node, channels: Any) -> Callable[[Tensor], Tensor]:
     convolution made them.
     """
     if callable(channels):
-        return channels
+        return lambda a: _fitting(channels(a), a)
 
     def mask(a: Tensor) -> Tensor:
         if channels is None:
             return torch.ones((), dtype=a.dtype, device=a.device)
         if isinstance(channels, Tensor) and (channels.dtype.is_floating_point or channels.dtype == torch.bool):
-            try:
-                return channels.to(a).expand_as(a)
-            except RuntimeError:
-                raise SelectionError(
-                    f"a mask of shape {tuple(channels.shape)} does not fit the activation of shape {tuple(a.shape)}."
-                ) from None
+            return _fitting(channels, a)
         dim = a.ndim - 1 if a.ndim == 3 and "onv1d" not in module_type(node) + str(node.target) else min(1, a.ndim - 1)
-        index = torch.as_tensor(channels, device=a.device).long().reshape(-1)
+        try:
+            index = torch.as_tensor(channels, device=a.device).long().reshape(-1)
+        except (TypeError, ValueError, RuntimeError):
+            raise SelectionError(
+                f"channels are an int, a list of ints, a tensor or a function, got {channels!r}."
+            ) from None
         size = a.shape[dim]
         if index.numel() == 0 or bool(((index >= size) | (index < -size)).any()):
             raise SelectionError(
@@ -76,3 +78,15 @@ def channel_mask(node: Node, channels: Any) -> Callable[[Tensor], Tensor]:
         return kept.reshape([size if d == dim else 1 for d in range(a.ndim)])
 
     return mask
+
+
+def _fitting(mask: Any, a: Tensor) -> Tensor:
+    """A mask as values for an activation."""
+    if not isinstance(mask, Tensor) or not bool(torch.isfinite(mask).all()):
+        raise SelectionError(f"a mask is a tensor of finite numbers, got {mask!r}.")
+    try:
+        return mask.to(a).expand_as(a)
+    except RuntimeError:
+        raise SelectionError(
+            f"a mask of shape {tuple(mask.shape)} does not fit the activation of shape {tuple(a.shape)}."
+        ) from None

@@ -142,7 +142,9 @@ class LRP:
             SelectionError: if a pattern or path matches no module.
             InputError, TargetError, CaptureError, UnsupportedOperation: with what came, and what was expected.
         """
-        record = [record] if isinstance(record, str) else list(record)
+        record = [record] if isinstance(record, str) else list(record or ())
+        if mask is not None and not isinstance(mask, Mapping):
+            raise SelectionError(f"mask must be a dict, module path -> channels, got {mask!r}.")
         relevance, results, plan, values, output = self._explain(
             inputs, target, wrt=wrt, seed=seed, accounting=True, record=record, mask=mask, at=at
         )
@@ -510,6 +512,8 @@ def _is_pick(node: Node, plan: Plan) -> bool:
 def _start(graph: Graph, at: Any) -> tuple[Node | None, Any]:
     if at is None:
         return None, None
+    if not isinstance(at, str) and not (isinstance(at, tuple) and len(at) == 2 and isinstance(at[0], str)):
+        raise SelectionError(f"at must be a module path or (path, channels), got {at!r}.")
     path, channels = (at, None) if isinstance(at, str) else at
     found = module_outputs(graph, [path])
     if len(found) > 1:
