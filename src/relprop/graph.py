@@ -45,6 +45,11 @@ class Graph:
     def nodes(self) -> Iterable[Node]:
         return self.fx.nodes
 
+    def replace(self, old: Node, new: Node) -> None:
+        """Let a node take another one's place, also among the outputs."""
+        old.replace_all_uses_with(new)
+        self.outputs[:] = [new if o is old else o for o in self.outputs]
+
     def unflatten_output(self, leaves: list[Any]) -> Any:
         return pytree.tree_unflatten(leaves, self.out_spec)
 

@@ -188,7 +188,7 @@ class LRP:
     def compile(
         self, inputs: Any, target: Any = None, *, wrt: Any = None, seed: str = "output", dynamic: bool = False
     ) -> Compiled:
-        """The propagation as one compiled program, for inputs of these shapes: faster, with the same numbers.
+        """The propagation as one compiled program, for inputs of these shapes, with the same numbers.
 
         Args:
             inputs: examples, as in :meth:`attribute`.
@@ -361,7 +361,7 @@ class LRP:
             hidden: dict[Node, Tensor | None] = dict.fromkeys(recorded.values())
             messages = run.sweep(seeds, masks, hidden)
             relevance = _relevances(plan, run, messages, ledger)
-            _watch(run, leaves, seeds, relevance)
+            _watch(run, seeds, relevance)
             relevances.append(relevance)
             kept = {
                 name: hidden[n] if hidden[n] is not None else torch.zeros_like(run.values[n])
@@ -584,7 +584,7 @@ def _relevance_dtype(leaf: Tensor) -> torch.dtype:
     return leaf.dtype if leaf.dtype == torch.float64 else torch.float32
 
 
-def _watch(run: Run, leaves: list[Any], seeds: dict[Node, Message], sent: list[Tensor | None]) -> None:
+def _watch(run: Run, seeds: dict[Node, Message], sent: list[Tensor | None]) -> None:
     """Warn if relevance is not finite or has grown out of proportion, and say where it began.
 
     What the reverse sweep freed is needed to tell, so it costs another run: paid only if all is not well, and once.
@@ -597,7 +597,7 @@ def _watch(run: Run, leaves: list[Any], seeds: dict[Node, Message], sent: list[T
     reason: str | None = "relevance is not finite, or has grown out of proportion: see the first such warning."
     if not run.plan.diagnosed:
         run.plan.diagnosed = True
-        reason = diagnose(Run(run.plan, leaves, retain=True, hold=True, batch=run.batch), seeds, max(start, 1e-30))
+        reason = diagnose(Run(run.plan, run.leaves, retain=True, hold=True, batch=run.batch), seeds, max(start, 1e-30))
     if reason:
         warnings.warn(reason, RelevanceWarning, stacklevel=4)
 

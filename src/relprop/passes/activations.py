@@ -63,8 +63,7 @@ def name_activations(graph: Graph) -> None:
         with graph.fx.inserting_before(node):
             new = graph.fx.call_function(written_activation, (x, Formula(x, nodes)))  # type: ignore[arg-type]
         new.meta, position[new] = node.meta, position[node]
-        node.replace_all_uses_with(new)
-        graph.outputs[:] = [new if o is node else o for o in graph.outputs]
+        graph.replace(node, new)
     remove_dead_code(graph)
 
 

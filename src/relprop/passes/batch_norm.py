@@ -125,7 +125,7 @@ def _fold(graph: Graph, node: Node) -> None:
 
 def _fold_into_producer(graph: Graph, x: Node, scale: Node, shift: Node, norms: Any, value: Any) -> Node:
     source: Any = x.target
-    weight, bias, *rest = _arguments(x)
+    weight, bias, *rest = layer_arguments(x)
     groups = (rest[TRANSPOSED[source] - 3] if len(rest) > TRANSPOSED[source] - 3 else 1) if source in TRANSPOSED else 0
     folded_weight = _insert(graph, scale_outputs, (weight, scale, groups), x.meta, weight)
     folded_bias = _insert(graph, scale_bias, (bias, scale, shift), norms, scale)
@@ -156,14 +156,13 @@ def _folds_into_users(result: Node) -> bool:
 def _fold_into_users(graph: Graph, x: Node, result: Node, scale: Node, shift: Node) -> None:
     for user in list(result.users):
         target: Any = user.target
-        weight, bias, *rest = _arguments(user)
+        weight, bias, *rest = layer_arguments(user)
         groups = rest[3] if len(rest) > 3 else 1
         with graph.fx.inserting_before(user):
             folded = _insert(graph, scale_inputs, (weight, scale, groups), user.meta, weight)
             new_bias = _insert(graph, shift_map, (x, shift, weight, bias, target, *rest), user.meta, user)
             replacement = _insert(graph, mapped_bias, (x, folded, new_bias, target, *rest), user.meta, user)
-        user.replace_all_uses_with(replacement)
-        graph.outputs[:] = [replacement if o is user else o for o in graph.outputs]
+        graph.replace(user, replacement)
         graph.fx.erase_node(user)
 
 
@@ -171,7 +170,7 @@ def _is_dense(node: Node) -> bool:
     return node.target is aten.linear.default
 
 
-def _arguments(node: Node) -> list[Any]:
+def layer_arguments(node: Node) -> list[Any]:
     """weight, bias and the rest of a linear operation's arguments; a missing bias is None."""
     rest = [*node.args[1:]]
     return rest if len(rest) > 1 else [*rest, None]

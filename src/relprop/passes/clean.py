@@ -30,8 +30,7 @@ def clean(graph: Graph) -> None:
         if node.target in VIEWS:
             node.target = aten.reshape.default
         if calls(node) and _is_identity(node):
-            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
-            graph.outputs[:] = [node.args[0] if o is node else o for o in graph.outputs]
+            graph.replace(node, node.args[0])  # type: ignore[arg-type]
             graph.fx.erase_node(node)
         elif calls(node) and not node.users and "assert" in str(node.target):
             graph.fx.erase_node(node)

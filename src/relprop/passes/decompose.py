@@ -32,8 +32,7 @@ def decompose(graph: Graph) -> None:
             new = maker(graph, node)
         if new is node:
             continue
-        node.replace_all_uses_with(new)
-        graph.outputs[:] = [new if o is node else o for o in graph.outputs]
+        graph.replace(node, new)
     remove_dead_code(graph)
 
 

@@ -25,6 +25,5 @@ def name_instance_norm(graph: Graph) -> None:
                 with graph.fx.inserting_before(result):
                     new = graph.fx.call_function(standardise, (x, weight, bias, epsilon))
                 new.meta = {**node.meta, "val": result.meta["val"]}
-                result.replace_all_uses_with(new)
-                graph.outputs[:] = [new if o is result else o for o in graph.outputs]
+                graph.replace(result, new)
     remove_dead_code(graph)

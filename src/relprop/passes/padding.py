@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..graph import Graph, calls
-from .batch_norm import CONVOLUTIONS
+from .batch_norm import CONVOLUTIONS, layer_arguments
 from .clean import remove_dead_code
 
 aten = torch.ops.aten
@@ -42,7 +42,7 @@ def join_even_padding(graph: Graph) -> None:
 def join_padding(graph: Graph) -> None:
     """Replace zero padding and the convolution behind it by one operation."""
     for node, pad, sides in _padded_convolutions(graph):
-        weight, bias, *rest = [*node.args[1:], None][: max(2, len(node.args) - 1)]
+        weight, bias, *rest = layer_arguments(node)
         _replace(graph, node, padded_convolution, (pad.args[0], weight, bias, node.target, sides, *rest))
     remove_dead_code(graph)
 
@@ -60,8 +60,7 @@ def _replace(graph: Graph, node: Node, target: Any, args: tuple[Any, ...]) -> No
     with graph.fx.inserting_before(node):
         new = graph.fx.call_function(target, args)
     new.meta = dict(node.meta)
-    node.replace_all_uses_with(new)
-    graph.outputs[:] = [new if o is node else o for o in graph.outputs]
+    graph.replace(node, new)
 
 
 def _pads_with_zeros(node: Any) -> bool:

@@ -34,8 +34,7 @@ def keep_double(graph: Graph) -> None:
         if not enters or dtype == torch.float64 or not _is_float(dtype):
             continue
         if node.target in CASTS:
-            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
-            graph.outputs[:] = [node.args[0] if o is node else o for o in graph.outputs]
+            graph.replace(node, node.args[0])  # type: ignore[arg-type]
             graph.fx.erase_node(node)
             double.discard(node)
             continue
