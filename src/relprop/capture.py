@@ -318,13 +318,13 @@ def _silent() -> Iterator[None]:
 EVERYDAY = """
     absolute addcdiv arccos arccosh arcsin arcsinh arctan arctanh atleast_1d atleast_2d atleast_3d
     binary_cross_entropy binary_cross_entropy_with_logits block_diag broadcast_tensors clip column_stack concat
-    concatenate cosine_embedding_loss cosine_similarity cross_entropy_loss cumulative_trapezoid diag_embed divide dstack
-    fft_fftshift fft_ifftshift fix fliplr flipud float_power hstack huber_loss index_copy index_fill inner kl_div l1_loss
-    linalg_matrix_norm linalg_matrix_power linalg_multi_dot linalg_norm linalg_vecdot margin_ranking_loss matrix_power
-    meshgrid mse_loss msort nanmean nansum negative nll_loss_nd poisson_nll_loss row_stack smooth_l1_loss special_erf
-    special_erfc special_exp2 special_expit special_expm1 special_gammaln special_log1p special_log_softmax special_logit
-    special_logsumexp special_ndtr special_psi special_sinc special_softmax std_mean subtract sum_to_size take tensordot
-    trapezoid trapz triplet_margin_loss vander vstack
+    concatenate cosine_embedding_loss cosine_similarity cross_entropy_loss cumulative_trapezoid diag_embed divide
+    dstack fft_fftshift fft_ifftshift fix fliplr flipud float_power hstack huber_loss index_copy index_fill inner
+    kl_div l1_loss linalg_matrix_norm linalg_matrix_power linalg_multi_dot linalg_norm linalg_vecdot
+    margin_ranking_loss matrix_power meshgrid mse_loss msort nanmean nansum negative nll_loss_nd poisson_nll_loss
+    row_stack smooth_l1_loss special_erf special_erfc special_exp2 special_expit special_expm1 special_gammaln
+    special_log1p special_log_softmax special_logit special_logsumexp special_ndtr special_psi special_sinc
+    special_softmax std_mean subtract sum_to_size take tensordot trapezoid trapz triplet_margin_loss vander vstack
 """.split()
 """Operations that are short for others, which have rules."""
 

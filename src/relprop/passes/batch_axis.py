@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..graph import Graph, calls
+from .decompose import bagged
 
 aten = torch.ops.aten
 
@@ -30,6 +31,7 @@ def batch_axes(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], b
     symbol = next((s for s in (_batch_symbol(n) for n in graph.inputs if n is not None) if s is not None), None)
     axes: dict[Node, Any] = {n: (0, 1) for n in graph.inputs if n is not None and shapes[n][:1] == (batch,)}
     axes |= {n: (1, 1) for n in _second(graph) if n in shapes and shapes[n][1:2] == (batch,)}
+    axes |= _in_bags(graph, shapes, values, batch)
     for node in graph.nodes:
         if not calls(node) or node in axes:
             continue
@@ -75,6 +77,22 @@ def _second(graph: Graph) -> set[Node]:
     return found
 
 
+def _in_bags(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int) -> dict[Node, Any]:
+    """Rows that are put into bags, one for each sample, and what is made of the bags."""
+    axes: dict[Node, Any] = {}
+    for node in graph.nodes:
+        bag = values.get(node.args[1]) if node.target is bagged else None  # type: ignore[arg-type]
+        if isinstance(bag, Tensor) and shapes[node][:1] == (batch,):
+            axes[node] = (0, 1)
+            rows: Any = [node.args[0]]
+            while rows:
+                n = rows.pop()
+                if shapes.get(n, ())[:1] == bag.shape and n not in graph.parameters:
+                    axes[n] = (0, bag.clamp(max=batch - 1))  # padding is in no bag, and has no relevance
+                    rows += n.all_input_nodes
+    return axes
+
+
 def _batch_symbol(node: Node) -> Any:
     value = node.meta.get("val")
     if isinstance(value, Tensor) and value.ndim and not isinstance(value.shape[0], int):
@@ -91,7 +109,9 @@ def _dimension_named(symbol: Any, node: Node) -> int | None:
 
 
 def shuffle(node: Node, dim: int = 0) -> Node | None:
-    """The index by which an operation picks rows along a dimension."""
+    """The index by which an operation picks rows along a dimension, or the bags that it puts them into."""
+    if node.target is bagged:
+        return node.args[1]  # type: ignore[return-value]
     if node.target is aten.index_select.default and node.args[1] == dim:
         return node.args[2]  # type: ignore[return-value]
     index: Any = node.args[1] if node.target is aten.index.Tensor else []

@@ -21,7 +21,7 @@ PADDED = {
 
 
 def decompose(graph: Graph) -> None:
-    """addcmul, baddbmm and their like into a product and a sum; ``padding="same"`` into numbers."""
+    """addcmul, baddbmm and their like into a product and a sum; ``padding="same"`` into numbers; bags of embeddings."""
     for node in list(graph.nodes):
         if not calls(node):
             continue
@@ -40,6 +40,18 @@ def _call(graph: Graph, node: Node, target: Any, args: tuple[Any, ...], value: A
     new = graph.fx.call_function(target, args)
     new.meta = {**node.meta, "val": node.meta.get("val") if value is None else value}
     return new
+
+
+def _called(graph: Graph, node: Node, target: Any, *args: Any) -> Node:
+    """A call whose value is yet to be told."""
+    values = torch.fx.node.map_arg(args, lambda n: n.meta["val"])
+    return _call(graph, node, target, args, target(*values))
+
+
+def _arguments(node: Node, *names: str, **defaults: Any) -> list[Any]:
+    """Arguments in their order, however they were passed."""
+    wanted = {**dict.fromkeys(names), **defaults}
+    return [node.args[i] if i < len(node.args) else node.kwargs.get(n, d) for i, (n, d) in enumerate(wanted.items())]
 
 
 def _scaled(graph: Graph, node: Node, x: Any, factor: Any) -> Any:
@@ -68,6 +80,14 @@ def _addcmul(graph: Graph, node: Node) -> Node:
     return _call(graph, node, aten.add.Tensor, (x, p))
 
 
+def _bilinear(graph: Graph, node: Node) -> Node:
+    *factors, bias = (*node.args, None)[:4]
+    if bias is None:
+        return node
+    product = _call(graph, node, aten.bilinear.default, (*factors, None))
+    return _call(graph, node, aten.add.Tensor, (product, bias))
+
+
 def _lerp(graph: Graph, node: Node) -> Node:
     x, y, weight = node.args[:3]
     difference = _call(graph, node, aten.sub.Tensor, (y, x))
@@ -80,6 +100,75 @@ def _glu(graph: Graph, node: Node) -> Node:
     size, half = node.args[0].meta["val"].shape[dim], value.shape[dim]  # type: ignore[union-attr]
     a, b = (_call(graph, node, aten.slice.Tensor, (node.args[0], dim, *ends)) for ends in ((0, half), (half, size)))
     return _call(graph, node, aten.mul.Tensor, (a, _call(graph, node, aten.sigmoid.default, (b,))))
+
+
+def _clamp(graph: Graph, node: Node) -> Node:
+    """Bounds that are tensors may depend on the input as well."""
+    x, low, high = _arguments(node, "self", "min", "max")
+    for bound, op in ((low, aten.maximum.default), (high, aten.minimum.default)):
+        x = x if bound is None else _call(graph, node, op, (x, bound))
+    return x
+
+
+def _pairwise_distance(graph: Graph, node: Node) -> Node:
+    x, y, p, epsilon, keepdim = _arguments(node, "x1", "x2", p=2, eps=1e-6, keepdim=False)
+    difference = _call(graph, node, aten.sub.Tensor, (x, y), x.meta["val"] - y.meta["val"])
+    shifted = _call(graph, node, aten.add.Tensor, (difference, epsilon), difference.meta["val"])
+    return _call(graph, node, distance, (shifted, p, keepdim))
+
+
+def _dist(graph: Graph, node: Node) -> Node:
+    x, y, p = _arguments(node, "self", "other", p=2)
+    difference = _call(graph, node, aten.sub.Tensor, (x, y), x.meta["val"] - y.meta["val"])
+    flat = _call(graph, node, aten.reshape.default, (difference, [-1]), difference.meta["val"].reshape(-1))
+    return _call(graph, node, distance, (flat, p, False))
+
+
+def distance(x: Tensor, p: float, keepdim: bool) -> Tensor:
+    """The norm of a difference."""
+    return torch.linalg.vector_norm(x, p, -1, keepdim)
+
+
+def _scatter(graph: Graph, node: Node) -> Node:
+    """Of a source that is larger than its index, only a part is used."""
+    x, dim, index, source, *rest = node.args
+    for d, (used, given) in enumerate(zip(index.meta["val"].shape, source.meta["val"].shape, strict=True)):  # type: ignore[union-attr]
+        if isinstance(used, int) and isinstance(given, int) and used < given:
+            part = source.meta["val"].narrow(d, 0, used)  # type: ignore[union-attr]
+            source = _call(graph, node, aten.slice.Tensor, (source, d, 0, used), part)
+    if source is node.args[3]:
+        return node
+    new = _call(graph, node, node.target, (x, dim, index, source, *rest))
+    new.kwargs = node.kwargs
+    return new
+
+
+def _embedding_bag(graph: Graph, node: Node) -> Node:
+    """Embeddings, weighted if there are weights, and what is made of each bag of them."""
+    weight, ids, offsets, _, mode, _, weights, last, padding = (*node.args, *[None] * 9)[:9]
+    x = _called(graph, node, aten.embedding.default, weight, ids)
+    if weights is not None:
+        x = _called(graph, node, aten.mul.Tensor, x, _called(graph, node, aten.unsqueeze.default, weights, 1))
+    bag = _called(graph, node, bag_of, ids, offsets, bool(last), padding)
+    new = _called(graph, node, bagged, x, bag, offsets, bool(last), mode or 0)
+    for user in [u for u in node.users if u.args[1] == 0]:
+        graph.replace(user, new)
+    return node  # its other results are for its own gradient
+
+
+def bag_of(ids: Tensor, offsets: Tensor, last: bool, padding: int | None) -> Tensor:
+    """The number of the bag that each token is in; for padding, which is in none, the number of bags."""
+    places = torch.arange(len(ids), dtype=offsets.dtype, device=ids.device)
+    bag = torch.searchsorted(offsets, places, right=True) - 1
+    return bag if padding is None or padding < 0 else bag.masked_fill(ids == padding, len(offsets) - last)
+
+
+def bagged(x: Tensor, bag: Tensor, offsets: Tensor, last: bool, mode: int) -> Tensor:
+    """The sum, mean or maximum of every bag of rows, zero if it is empty."""
+    bags = len(offsets) - last
+    start = x.new_zeros(bags + 1, x.shape[1])
+    index = bag[:, None].expand_as(x)
+    return start.scatter_reduce(0, index, x, ("sum", "mean", "amax")[mode], include_self=False)[:bags]
 
 
 def _copy(graph: Graph, node: Node) -> Node:
@@ -137,7 +226,16 @@ def _same_padding(graph: Graph, node: Node) -> Node:
 MAKERS: dict[Any, Any] = {
     aten.addmm.default: _product_plus(aten.mm.default),
     aten.baddbmm.default: _product_plus(aten.bmm.default),
+    aten.addmv.default: _product_plus(aten.mv.default),
+    aten.addr.default: _product_plus(aten.outer.default),
     aten.addcmul.default: _addcmul,
+    aten.bilinear.default: _bilinear,
+    aten.clamp.Tensor: _clamp,
+    aten.pairwise_distance.default: _pairwise_distance,
+    aten.dist.default: _dist,
+    **dict.fromkeys((aten.scatter.src, aten.scatter_add.default, aten.scatter_reduce.two), _scatter),
+    aten.embedding_bag.padding_idx: _embedding_bag,
+    aten.embedding_bag.default: _embedding_bag,
     aten.lerp.Tensor: _lerp,
     aten.glu.default: _glu,
     aten.copy.default: _copy,

@@ -2,10 +2,12 @@
 
 from .attention import CPLRP, AttnLRP, Taylor
 from .base import TABLE, Pass, Rule, Stop, rule_for
+from .distances import Distance
 from .elementwise import Identity
 from .linear import LRP0, AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, ZPlus
 from .norms import HoldStatistics
 from .pooling import Norm, Proportional, WinnerTakeAll
+from .powers import Cumulative, Power
 from .products import Quotient, Signal, Uniform
 from .recurrent import Recurrent
 from .structural import Gradient
@@ -17,6 +19,8 @@ __all__ = [
     "TABLE",
     "AlphaBeta",
     "AttnLRP",
+    "Cumulative",
+    "Distance",
     "Epsilon",
     "Flat",
     "Gamma",
@@ -26,6 +30,7 @@ __all__ = [
     "LinearRule",
     "Norm",
     "Pass",
+    "Power",
     "Proportional",
     "Quotient",
     "Recurrent",

@@ -22,7 +22,10 @@ aten = torch.ops.aten
 
 FUSED = {aten.scaled_dot_product_attention.default}
 SOFTMAX = {aten.softmax.int, aten._softmax.default, aten._safe_softmax.default, aten.log_softmax.int}
-LOGSUMEXP = {aten.logsumexp.default}
+LOGSUMEXP = {
+    *(aten.logsumexp.default, aten.logcumsumexp.default),
+    *(aten.logaddexp.default, aten.logaddexp2.default),
+}
 
 
 @dataclass(frozen=True)

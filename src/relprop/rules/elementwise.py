@@ -149,7 +149,6 @@ register(
     aten.hardshrink.default,
     aten.threshold.default,
     aten.clamp.default,
-    aten.clamp.Tensor,
     aten.clamp_min.default,
     aten.clamp_max.default,
     aten.exp.default,

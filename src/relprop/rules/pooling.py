@@ -36,6 +36,9 @@ class WinnerTakeAll(Gradient):
     def __str__(self) -> str:
         return "WinnerTakeAll()"
 
+    def constants(self, step: Step) -> list[Node]:
+        return []  # where windows begin may be a tensor of random numbers, which is part of no sum
+
 
 @dataclass(frozen=True)
 class Proportional(Rule):
@@ -173,6 +176,7 @@ register(
     aten.adaptive_max_pool2d.default,
     aten.adaptive_max_pool3d.default,
     aten.fractional_max_pool2d.default,
+    aten.fractional_max_pool3d.default,
 )
 register(
     "pool",

@@ -92,6 +92,11 @@ WITHIN = {aten.prod.default, aten.prod.dim_int}
 """Products of the values of one tensor."""
 SAMPLED = {aten.grid_sampler.default, aten.grid_sampler_2d.default, aten.grid_sampler_3d.default}
 """An image, linearly, at places that a grid says: the image is the signal, the grid has no share."""
+STEERED = {
+    *(aten.stft.default, aten.stft.center, aten.istft.default),
+    *(aten.quantile.default, aten.quantile.scalar, aten.nll_loss.default),
+}
+"""Linear in the first argument; the others (a window, ranks, weights of classes) have no share."""
 
 LAYERS = {
     aten.linear.default,
@@ -105,6 +110,7 @@ LAYERS = {
 PRODUCTS = {
     *LAYERS,
     *SAMPLED,
+    *STEERED,
     aten.mul.Tensor,
     aten.mul.Scalar,
     aten.multiply.Tensor,
@@ -121,6 +127,7 @@ PRODUCTS = {
     aten.cross.default,
     aten.linalg_cross.default,
 }
-register("product", UNIFORM, *(PRODUCTS - SAMPLED))
+register("product", UNIFORM, *(PRODUCTS - SAMPLED - STEERED))
 register("upsample", Signal(), *SAMPLED)
+register("structural", Signal(), *STEERED)
 register("quotient", Quotient(), aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor)

@@ -17,7 +17,7 @@ from torch.fx import Node
 
 from ..graph import is_float
 from ..message import COEFFICIENT, Form, Message, divide
-from ..passes.decompose import spread
+from ..passes.decompose import bagged, spread
 from .base import Call, Messages, Rule, Step, register
 
 aten = torch.ops.aten
@@ -72,6 +72,10 @@ class Gradient(Rule):
         """What part of the relevance an input gets when several share it."""
         return 1.0
 
+    def rest(self, call: Call) -> str | None:
+        """How relevance that no input gets is booked; None if there is none."""
+        return "constant" if self.fills else None if self.linear else "remainder"
+
     # -----------------------------------------------------------------------------------------------------------------
 
     def forward(self, call: Call) -> Any:
@@ -111,8 +115,8 @@ class Gradient(Rule):
             factor = self.factor(call.step, node)
             part = Message(c.get(node), r.get(node))
             sent.append(part if factor == 1 else part.scaled(factor))
-        if self.fills or not self.linear:
-            self._book_remainder(call, "constant" if self.fills else "remainder", messages, sent)
+        if (rest := self.rest(call)) is not None:
+            self._book_remainder(call, rest, messages, sent)
         return sent
 
     def _pull_back(self, call: Call, gradients: dict[int, Tensor | None], again: bool = False) -> dict[Node, Tensor]:
@@ -199,6 +203,7 @@ BROADCASTING = {
     aten.min.other,
     aten.fmax.default,
     aten.fmin.default,
+    aten.hypot.default,
 }
 """Operations of several tensors that are broadcast against each other."""
 
@@ -346,7 +351,10 @@ register(
     aten.fmax.default,
     aten.fmin.default,
     aten.aminmax.default,
+    aten.hypot.default,
     aten.lerp.Scalar,
+    aten.affine_grid_generator.default,
+    bagged,
 )
 register(
     "structural",
