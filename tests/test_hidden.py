@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -278,3 +280,20 @@ def test_sequences_have_their_channels_last_unless_convolved() -> None:
     convolved = lrp.explain(x, 1, mask={"conv": 3}, record="conv").relevances["conv"]
     assert convolved.shape == (2, 4, 6)
     assert not convolved[:, :3].any()
+
+
+@pytest.mark.parametrize("pad", [nn.ZeroPad2d(1), nn.ZeroPad2d((1, 0, 1, 0))])
+@pytest.mark.parametrize("options", [{"record": ["pad"]}, {"mask": {"pad": 0}}, {"at": "pad"}])
+def test_padding_that_became_the_convolutions_own(pad: nn.Module, options: dict) -> None:
+    """What comes before it has its relevance; the error says so."""
+    parts = {"first": nn.Conv2d(3, 4, 1), "pad": pad, "drop": nn.Dropout(), "conv": nn.Conv2d(4, 2, 2)}
+    model = nn.Sequential(OrderedDict(parts))
+    lrp = relprop.LRP(prepared(model), "epsilon_plus")
+    x, total = images(size=6), (lambda y: y.flatten(1).sum(1))
+    with pytest.raises(relprop.SelectionError, match=r"'pad' has no output of its own: it pads for conv .* before it"):
+        lrp.explain(x, total, **options)
+    with pytest.raises(relprop.SelectionError, match="'drop' has no output of its own: it hands on its input"):
+        lrp.explain(x, total, record="drop")
+    explanation = lrp.explain(x, total, record="first")
+    padded = relprop.LRP(model.conv, "epsilon_plus").attribute(pad(model.first(x).detach()), total)
+    assert_same(pad(explanation.relevances["first"]), padded)

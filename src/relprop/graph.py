@@ -40,6 +40,8 @@ class Graph:
     """True if the graph was recorded from one real run, so that it is valid for those inputs only."""
     constants: set[Node] = field(default_factory=set)
     """Nodes that depend on parameters alone, not on any input."""
+    absorbed: dict[str, str] = field(default_factory=dict)
+    """Path of a module whose operation is none of its own any more -> where it went, in words."""
 
     @property
     def nodes(self) -> Iterable[Node]:
@@ -49,6 +51,11 @@ class Graph:
         """Let a node take another one's place, also among the outputs."""
         old.replace_all_uses_with(new)
         self.outputs[:] = [new if o is old else o for o in self.outputs]
+
+    def absorb(self, node: Node, why: str) -> None:
+        """Remember where an operation went that a pass took out, for whoever asks for its module."""
+        for path, _ in module_stack(node):
+            self.absorbed.setdefault(path, why)
 
     def unflatten_output(self, leaves: list[Any]) -> Any:
         return pytree.tree_unflatten(leaves, self.out_spec)

@@ -39,6 +39,11 @@ def module_outputs(graph: Graph, patterns: Sequence[str]) -> dict[str, Node]:
             p: n for p, n in outputs.items() if fnmatchcase(p, pattern) or fnmatchcase(p.partition("@")[0], pattern)
         }
         if not matched:
+            for path, why in graph.absorbed.items():
+                if fnmatchcase(path, pattern):
+                    raise SelectionError(
+                        f"the module {path!r} has no output of its own: {why}. Name the module before it, or behind it."
+                    )
             some = ", ".join(list(outputs)[:12])
             raise SelectionError(
                 f"{pattern!r} matches no module of the model; there are {some}{', ...' if len(outputs) > 12 else ''}."

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..graph import Graph, calls
+from ..graph import Graph, calls, describe
 from .batch_norm import CONVOLUTIONS, layer_arguments
 from .clean import remove_dead_code
 
@@ -35,7 +35,7 @@ def join_even_padding(graph: Graph) -> None:
             own = list(padding) * (dims // len(padding))
             before = own[: dims - len(sides) // 2]
             wider = [*before, *(n + m for n, m in zip(own[len(before) :], sides[::2][::-1], strict=True))]
-            _replace(graph, node, node.target, (pad.args[0], weight, bias, stride, wider, *rest))
+            _replace(graph, node, pad, node.target, (weight, bias, stride, wider, *rest))
     remove_dead_code(graph)
 
 
@@ -43,7 +43,7 @@ def join_padding(graph: Graph) -> None:
     """Replace zero padding and the convolution behind it by one operation."""
     for node, pad, sides in _padded_convolutions(graph):
         weight, bias, *rest = layer_arguments(node)
-        _replace(graph, node, padded_convolution, (pad.args[0], weight, bias, node.target, sides, *rest))
+        _replace(graph, node, pad, padded_convolution, (weight, bias, node.target, sides, *rest))
     remove_dead_code(graph)
 
 
@@ -56,11 +56,12 @@ def _padded_convolutions(graph: Graph) -> Iterator[tuple[Node, Node, list[Any]]]
                 yield node, pad, sides
 
 
-def _replace(graph: Graph, node: Node, target: Any, args: tuple[Any, ...]) -> None:
+def _replace(graph: Graph, node: Node, pad: Node, target: Any, args: tuple[Any, ...]) -> None:
     with graph.fx.inserting_before(node):
-        new = graph.fx.call_function(target, args)
+        new = graph.fx.call_function(target, (pad.args[0], *args))
     new.meta = dict(node.meta)
     graph.replace(node, new)
+    graph.absorb(pad, f"it pads for {describe(node)}, whose own padding it has become, and padding has no relevance")
 
 
 def _pads_with_zeros(node: Any) -> bool:
