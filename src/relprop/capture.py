@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial, update_wrapper
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,19 @@ class Capturer:
         """What is exported: the model, or a wrapper around it."""
         self._captures: dict[Any, list[Capture]] = {}
         self._warned = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: the model, without what was captured of it."""
+        state = {**self.__dict__, "_captures": {}, "_exported": self.model}
+        if self.program is not None:  # it does not come out of a pickle
+            torch.export.save(self.program, saved := BytesIO())
+            state["program"] = saved.getvalue()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        if isinstance(saved := state["program"], bytes):
+            self.program = torch.export.load(BytesIO(saved))
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
         """The graph of the model for these inputs."""

@@ -58,6 +58,12 @@ class Compiled:
 
     __call__ = attribute
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a compiled program is neither copied nor pickled: copy the LRP and compile that, or save it as a program "
+            "with lrp.export."
+        )
+
     def _check(self, leaves: list[Any]) -> None:
         examples = self._program.inputs
         wanted, given = (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,13 @@ class Explanation:
         """
         return view.save(path, self.figure(sample, image, **options), dpi=dpi)[0]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Explanation:
+        return Explanation(**{f.name: copy.deepcopy(getattr(self, f.name), memo) for f in fields(self)})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: data. Of the plan its text, and of functions that are targets their names."""
+        return {**self.__dict__, "target": pytree.tree_map(lambda t: _name(t) if callable(t) else t, self.target)}
+
     def __repr__(self) -> str:
         ledgers = self.ledger if isinstance(self.ledger, list) else [self.ledger]
         targets = self.target if isinstance(self.ledger, list) else [self.target]
@@ -191,12 +199,12 @@ class Explanation:
             relevance=relevance[list(chosen), sample],
             given=given.detach().cpu()[sample],
             titles=[f"{_short(targets[i], sample)}: {float(values[i, sample]):.4g}" for i in chosen],
-            channels_first=self._convolved(name),
+            channels_first=name in self.plan.convolved,
         )
 
     def _input(self, wrt: str | int | None) -> tuple[str, Tensor, Tensor]:
         """Name, relevance and value of the input to draw."""
-        names = self.plan.graph.input_names
+        names = self.plan.input_names
         relevances = pytree.tree_leaves(self.relevance)
         leaves = zip(names, relevances, pytree.tree_leaves(self.inputs), strict=True)
         explained = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf[1], Tensor)}
@@ -209,12 +217,6 @@ class Explanation:
             if wrt in (i, leaf[0]):
                 return leaf
         raise ValueError(f"wrt={wrt!r} has no relevance; there are {known}")
-
-    def _convolved(self, name: str) -> bool:
-        """Whether a 1-D convolution reads the input: then its channels come before its steps."""
-        graph = self.plan.graph
-        node = graph.inputs[graph.input_names.index(name)]
-        return node is not None and any("conv1d" in str(user.target) for user in node.users)
 
 
 @dataclass
@@ -242,6 +244,8 @@ def _short(target: Any, sample: int | None = None) -> str:
     if isinstance(target, Tensor):
         values = target.flatten().tolist() if sample is None or target.ndim == 0 else [target[sample].item()]
         return f"target {values[0] if len(values) == 1 else values}"
-    if callable(target):
-        return f"target {getattr(target, '__name__', type(target).__name__)}"
-    return f"target {target}"
+    return f"target {_name(target) if callable(target) else target}"
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)

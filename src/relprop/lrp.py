@@ -239,6 +239,10 @@ class LRP:
         kind = format_of(path, format)
         return save(self._program(inputs, target, wrt, seed, dynamic, portable=kind == "onnx"), Path(path), kind)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: the model, composite and policy. It is captured anew when it is used."""
+        return {**self.__dict__, "_plans": {}}
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     @torch.inference_mode(False)

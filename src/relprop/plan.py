@@ -57,6 +57,22 @@ class Plan:
     aliases: dict[Node, Node] = field(default_factory=dict)
     """Linear operation -> the ReLU behind it, whose output serves as its own where relevance is not zero."""
 
+    @property
+    def input_names(self) -> list[str]:
+        return self.graph.input_names
+
+    @property
+    def convolved(self) -> set[str]:
+        """Names of the inputs that a 1-D convolution reads: their channels come before their steps."""
+        named = zip(self.graph.inputs, self.graph.input_names, strict=True)
+        return {name for n, name in named if n is not None and any("conv1d" in str(user.target) for user in n.users)}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        return self
+
+    def __reduce__(self) -> Any:
+        return PrintedPlan, (str(self), self.input_names, self.convolved)
+
     def kept_as(self, step: Step) -> Node:
         return self.aliases.get(step.node, step.node)
 
@@ -69,6 +85,20 @@ class Plan:
         rows += [(n.name, operation(n), module_path(n), "NO RULE", "", source_line(n)) for n in self.gaps]
         title = f"composite {self.composite.name}" + (f" ({self.composite.note})" if self.composite.note else "")
         return f"{title}, bias: {self.bias}\n{table(rows)}"
+
+    __repr__ = __str__
+
+
+@dataclass
+class PrintedPlan:
+    """What a pickled explanation keeps of its plan: the table, which is to be printed, and what a picture needs."""
+
+    text: str
+    input_names: list[str]
+    convolved: set[str]
+
+    def __str__(self) -> str:
+        return self.text
 
     __repr__ = __str__
 

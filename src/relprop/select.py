@@ -9,6 +9,7 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 
@@ -78,7 +79,10 @@ class Scope:
 
 @dataclass(frozen=True)
 class Selector:
-    """A condition on an operation. ``str()`` gives the expression that made it."""
+    """A condition on an operation. ``str()`` gives the expression that made it.
+
+    The conditions here are functions of this file with some arguments filled in, so that a selector can be pickled.
+    """
 
     name: str
     test: Callable[[Node, Scope], bool] = field(compare=False)
@@ -87,17 +91,33 @@ class Selector:
         return self.name
 
     def __and__(self, other: Selector) -> Selector:
-        return Selector(f"({self} & {other})", lambda n, s: n in s.matches(self) and n in s.matches(other))
+        return Selector(f"({self} & {other})", partial(_both, self, other))
 
     def __or__(self, other: Selector) -> Selector:
-        return Selector(f"({self} | {other})", lambda n, s: n in s.matches(self) or n in s.matches(other))
+        return Selector(f"({self} | {other})", partial(_either, self, other))
 
     def __invert__(self) -> Selector:
-        return Selector(f"~{self}", lambda n, s: n not in s.matches(self))
+        return Selector(f"~{self}", partial(_neither, self))
+
+
+def _both(one: Selector, other: Selector, node: Node, scope: Scope) -> bool:
+    return node in scope.matches(one) and node in scope.matches(other)
+
+
+def _either(one: Selector, other: Selector, node: Node, scope: Scope) -> bool:
+    return node in scope.matches(one) or node in scope.matches(other)
+
+
+def _neither(one: Selector, node: Node, scope: Scope) -> bool:
+    return node not in scope.matches(one)
 
 
 def _of_kind(name: str, *kinds: str) -> Selector:
-    return Selector(name, lambda n, s: s.kinds[n] in kinds)
+    return Selector(name, partial(_has_kind, kinds))
+
+
+def _has_kind(kinds: tuple[str, ...], node: Node, scope: Scope) -> bool:
+    return scope.kinds[node] in kinds
 
 
 def convolution() -> Selector:
@@ -142,7 +162,11 @@ def pool() -> Selector:
 
 def average_pool() -> Selector:
     """Average pooling only."""
-    return Selector("average_pool()", lambda n, s: s.kinds[n] == "pool" and "avg" in str(n.target))
+    return Selector("average_pool()", _averages)
+
+
+def _averages(node: Node, scope: Scope) -> bool:
+    return scope.kinds[node] == "pool" and "avg" in str(node.target)
 
 
 def norm() -> Selector:
@@ -210,19 +234,20 @@ def state_space() -> Selector:
     attention, which is such a recurrence with matrices for states, are parameters of the same kind.
     """
 
-    def test(node: Node, scope: Scope) -> bool:
-        if node.target in (_ATEN.softplus.default, _ATEN.exp.default):
-            return _in_mixer(node, "Mamba", "SSM", "S6", "GatedDelta", "GatedLinear", "Rwkv", "RWKV")
-        if scope.kinds[node] == "dense":
-            return in_module(node, "*x_proj")
-        part = node.all_input_nodes[0] if node.all_input_nodes else node
-        if part.target is not operator.getitem or not _in_mixer(node, "Mamba", "SSM", "S6"):
-            return False
-        split, position = part.args
-        origin = _origin(split.args[0], scope)  # type: ignore[union-attr, arg-type]
-        return position in (1, 2) and scope.kinds.get(origin) == "activation"
+    return Selector("state_space()", _steers_state)
 
-    return Selector("state_space()", test)
+
+def _steers_state(node: Node, scope: Scope) -> bool:
+    if node.target in (_ATEN.softplus.default, _ATEN.exp.default):
+        return _in_mixer(node, "Mamba", "SSM", "S6", "GatedDelta", "GatedLinear", "Rwkv", "RWKV")
+    if scope.kinds[node] == "dense":
+        return in_module(node, "*x_proj")
+    part = node.all_input_nodes[0] if node.all_input_nodes else node
+    if part.target is not operator.getitem or not _in_mixer(node, "Mamba", "SSM", "S6"):
+        return False
+    split, position = part.args
+    origin = _origin(split.args[0], scope)  # type: ignore[union-attr, arg-type]
+    return position in (1, 2) and scope.kinds.get(origin) == "activation"
 
 
 def _in_mixer(node: Node, *names: str) -> bool:
@@ -247,38 +272,50 @@ def recurrent() -> Selector:
 
 def module(pattern: str) -> Selector:
     """Operations called within modules whose path matches a pattern: ``"layer3.*"``, ``"*.mlp"``, ``"fc"``."""
-    return Selector(f"module({pattern!r})", lambda n, s: in_module(n, pattern))
+    return Selector(f"module({pattern!r})", partial(_in_module, pattern))
+
+
+def _in_module(pattern: str, node: Node, scope: Scope) -> bool:
+    return in_module(node, pattern)
 
 
 def module_type(kind: type | str) -> Selector:
     """Operations called within modules of a type, given as a class or by its name."""
     name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+    return Selector(f"module_type({name.rpartition('.')[2]})", partial(_in_type, name))
 
-    def test(node: Node, scope: Scope) -> bool:
-        return any(t == name or t.rpartition(".")[2] == name for _, t in module_stack(node))
 
-    return Selector(f"module_type({name.rpartition('.')[2]})", test)
+def _in_type(name: str, node: Node, scope: Scope) -> bool:
+    return any(t == name or t.rpartition(".")[2] == name for _, t in module_stack(node))
 
 
 def op(*operations: Any) -> Selector:
     """Operations by what is called, such as ``torch.ops.aten.conv2d.default``."""
-    targets: set[Any] = set()
+    targets: set[Any] = set()  # torch's own by name, since they cannot be pickled
     for operation in operations:
         if isinstance(operation, torch._ops.OpOverloadPacket):
-            targets |= {getattr(operation, name) for name in operation.overloads()}
+            targets |= {str(getattr(operation, name)) for name in operation.overloads()}
         else:
-            targets.add(operation)
-    return Selector(f"op({', '.join(str(o) for o in operations)})", lambda n, s: n.target in targets)
+            targets.add(str(operation) if isinstance(operation, torch._ops.OpOverload) else operation)
+    return Selector(f"op({', '.join(str(o) for o in operations)})", partial(_calls, targets))
+
+
+def _calls(targets: set[Any], node: Node, scope: Scope) -> bool:
+    return node.target in targets or str(node.target) in targets
 
 
 def first(selector: Selector) -> Selector:
     """Those with no other match on any path from the inputs."""
-    return Selector(f"first({selector})", lambda n, s: n in s.without_before(s.matches(selector)))
+    return Selector(f"first({selector})", partial(_outermost, selector, False))
 
 
 def last(selector: Selector) -> Selector:
     """Those with no other match on any path to the output."""
-    return Selector(f"last({selector})", lambda n, s: n in s.without_before(s.matches(selector), backwards=True))
+    return Selector(f"last({selector})", partial(_outermost, selector, True))
+
+
+def _outermost(selector: Selector, backwards: bool, node: Node, scope: Scope) -> bool:
+    return node in scope.without_before(scope.matches(selector), backwards)
 
 
 def depth(low: float, high: float) -> Selector:
@@ -289,12 +326,20 @@ def depth(low: float, high: float) -> Selector:
     """
     if not 0 <= low < high <= 1:
         raise SelectionError(f"depth takes 0 <= low < high <= 1, got {low} and {high}")
-    return Selector(f"depth({low:g}, {high:g})", lambda n, s: low <= s.depth(n) < high or (high == s.depth(n) == 1))
+    return Selector(f"depth({low:g}, {high:g})", partial(_within, low, high))
+
+
+def _within(low: float, high: float, node: Node, scope: Scope) -> bool:
+    return low <= scope.depth(node) < high or (high == scope.depth(node) == 1)
 
 
 def everything() -> Selector:
     """Every operation."""
-    return Selector("everything()", lambda n, s: True)
+    return Selector("everything()", _any)
+
+
+def _any(node: Node, scope: Scope) -> bool:
+    return True
 
 
 def in_module(node: Node, pattern: str) -> bool:
