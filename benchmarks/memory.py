@@ -1,51 +1,48 @@
-"""Peak memory of a call: what tensors hold at most, beyond what they held before."""
+"""Peak memory of a call: the most that PyTorch's allocator held at once, beyond what it held before."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.profiler import ProfilerActivity, profile
 
 
-class _Watch(TorchDispatchMode):
-    """Adds up the storages that are alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self.seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for x in tree_leaves((args, kwargs)):
-            if isinstance(x, torch.Tensor):
-                self.seen.add(x.untyped_storage()._cdata)  # it was there before: not ours
-        result = func(*args, **(kwargs or {}))
-        for x in tree_leaves(result):
-            if isinstance(x, torch.Tensor):
-                self._add(x.untyped_storage())
-        return result
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.seen:
-            return
-        self.seen.add(key)
-        self.now += size
-        self.most = max(self.most, self.now)
-        weakref.finalize(storage, self._remove, key, size)
-
-    def _remove(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.now -= size
+def peak(run: Callable[[], Any], device: torch.device) -> int:
+    """Bytes, what kernels take for themselves and compiled code included."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return max(torch.cuda.max_memory_allocated(device) - before, 1)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run()
+    now = most = 1
+    for event in recorded.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most
 
 
-def peak(run: Callable[[], Any]) -> int:
-    """Most bytes that the tensors made during a call held at once."""
-    with _Watch() as watch:
-        result = run()
-    del result
-    return max(watch.most, 1)
+@contextmanager
+def limited(share: float = 0.9) -> Iterator[None]:
+    """Let what asks for more memory than there is fail with an error, which is a result, instead of ending the run."""
+    try:
+        import resource
+
+        lines = [line for file in ("meminfo", "self/status") for line in Path("/proc", file).read_text().splitlines()]
+        sizes = dict(line.split(":", 1) for line in lines)
+        free, used = (int(sizes[key].split()[0]) * 1024 for key in ("MemAvailable", "VmData"))
+    except (ImportError, OSError, KeyError):  # not Linux
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (used + int(share * free), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)

@@ -1,61 +1,43 @@
-"""The plain gradient, and other libraries where they work."""
+"""Other libraries, and the composite of relprop that each of their methods corresponds to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from .measure import Method, Run
 from .models import Case
 
-Run = Callable[[], Any]
+
+def all_for(case: Case) -> list[Method]:
+    """What other libraries offer for the composites of a case, whether it works or not."""
+    found = [Method("zennit", name, _zennit) for name in case.composites if name.startswith("epsilon")]
+    if "epsilon" in case.composites:
+        found.append(Method("captum", "epsilon", _captum))
+    return [*found, Method("autolrp", "attnlrp" if "attnlrp" in case.composites else "epsilon", _autolrp)]
 
 
-def gradient(case: Case) -> Run:
-    """Gradient x input of the explained output."""
-
-    def run() -> Tensor:
-        x = case.inputs.clone().requires_grad_()
-        (g,) = torch.autograd.grad(case.explained(x).sum(), x)
-        return g * case.inputs
-
-    return run
-
-
-def all_for(case: Case) -> dict[str, Run]:
-    """Name -> attribution of each peer that is meant for this kind of model."""
-    if case.kind != "cnn" or case.name.startswith("vit"):
-        return {}
-    return {**_zennit(case), "captum epsilon": _captum(case), "autolrp": _autolrp(case)}
-
-
-def _zennit(case: Case) -> dict[str, Run]:
-    from zennit import composites
+def _zennit(case: Case, name: str) -> Run:
+    """zennit has rules for layers; attention, norms and products are left to the gradient."""
+    from zennit import composites, rules
     from zennit.canonizers import SequentialMergeBatchNorm
     from zennit.torchvision import ResNetCanonizer
 
-    canonizers = [ResNetCanonizer()] if "resnet" in case.name else [SequentialMergeBatchNorm()]
-    made = {
-        "zennit epsilon": composites.LayerMapComposite(
-            [(nn.Conv2d, _zennit_epsilon()), (nn.Linear, _zennit_epsilon())]
-        ),
-        "zennit epsilon_plus": composites.EpsilonPlus(canonizers=canonizers),
-        "zennit epsilon_gamma_box": composites.EpsilonGammaBox(low=-3.0, high=3.0, canonizers=canonizers),
-        "zennit epsilon_alpha2_beta1": composites.EpsilonAlpha2Beta1(canonizers=canonizers),
-    }
-    return {name: _with_zennit(case, composite) for name, composite in made.items()}
+    if recurrent := [type(m).__name__ for m in case.model.modules() if isinstance(m, nn.RNNBase)]:
+        raise NotImplementedError(f"zennit has no rule for {recurrent[0]}")
+    canonizers = [ResNetCanonizer() if "resnet" in case.name else SequentialMergeBatchNorm()]
+    epsilon = [(kind, rules.Epsilon()) for kind in (nn.Conv2d, nn.Linear)]
+    composite: Any = {
+        "epsilon": lambda: composites.LayerMapComposite(epsilon, canonizers=canonizers),
+        "epsilon_plus": lambda: composites.EpsilonPlus(canonizers=canonizers),
+        "epsilon_gamma_box": lambda: composites.EpsilonGammaBox(low=-3.0, high=3.0, canonizers=canonizers),
+        "epsilon_alpha2_beta1": lambda: composites.EpsilonAlpha2Beta1(canonizers=canonizers),
+    }[name]()
 
-
-def _zennit_epsilon() -> Any:
-    from zennit.rules import Epsilon
-
-    return Epsilon()
-
-
-def _with_zennit(case: Case, composite: Any) -> Run:
     def run() -> Tensor:
         with composite.context(case.model) as model:
             x = case.inputs.clone().requires_grad_()
@@ -67,59 +49,32 @@ def _with_zennit(case: Case, composite: Any) -> Run:
     return run
 
 
-def _captum(case: Case) -> Run:
-    def run() -> Any:
-        import copy
-
-        from captum.attr import LRP
-
-        run.model = getattr(run, "model", None) or _for_captum(copy.deepcopy(case.model))  # type: ignore[attr-defined]
-        return LRP(run.model).attribute(case.inputs.clone(), target=0)  # type: ignore[attr-defined]
-
-    return run
-
-
-def _for_captum(model: nn.Module) -> nn.Module:
-    """captum wants a rule on every layer it does not know, and no in-place activations."""
+def _captum(case: Case, name: str) -> Run:
+    """captum wants a rule on every layer it does not know, even unused ones, and no in-place activations."""
+    from captum.attr import LRP
     from captum.attr._utils.lrp_rules import EpsilonRule
 
-    for module in model.modules():
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
-        if isinstance(module, (nn.AdaptiveAvgPool2d, nn.Flatten)):
-            module.rule = EpsilonRule()  # type: ignore[assignment]
-    return model
+    @cache
+    def model() -> nn.Module:
+        model = copy.deepcopy(case.model)
+        for module in model.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = False
+            if isinstance(module, (nn.AdaptiveAvgPool2d, nn.Flatten, nn.Embedding)):
+                module.rule = EpsilonRule()  # type: ignore[assignment]
+        return model
+
+    return lambda: LRP(model()).attribute(case.inputs.clone(), target=0)
 
 
-def _autolrp(case: Case) -> Run:
-    def run() -> Any:
-        import autolrp
+def _autolrp(case: Case, name: str) -> Run:
+    import autolrp
 
+    config = autolrp.LRPConfig(rule={**autolrp.BASE, **(autolrp.ATTNLRP if name == "attnlrp" else {})})
+
+    def run() -> Tensor:
         x = autolrp.tensor(case.inputs.clone())
-        case.model(x)[:, 0].sum().lrp()
+        case.model(x)[:, 0].sum().lrp(config=config)
         return x.relevance
 
     return run
-
-
-FORWARD = {"convolution", "mkldnn_convolution", "addmm", "mm", "bmm", "_mkldnn_linear"}
-BACKWARD = {"convolution_backward"}
-
-
-class _Counter(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts = [0, 0]
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        self.counts[0] += name in FORWARD
-        self.counts[1] += name in BACKWARD
-        return func(*args, **(kwargs or {}))
-
-
-def passes(case: Case, run: Run) -> tuple[int, int]:
-    """How many matrix products and convolutions, and how many input gradients of convolutions, a run makes."""
-    with _Counter() as counter:
-        run()
-    return counter.counts[0], counter.counts[1]
