@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 import relprop
 from relprop import rules, select
@@ -431,34 +430,6 @@ def test_a_recorded_model_keeps_its_layers_whole() -> None:
     a, b = relprop.LRP(model, composite(0.001)), relprop.LRP(branching, composite(0.001))
     assert_close(b.attribute(x, 0), a.attribute(x, 0))
     assert len(b.plan(x).graph.nodes) < 40
-
-
-class Packed(Last):
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        return self.head(self.layer(packed)[1][0][-1])
-
-
-class Padded(Last):
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        return self.head(self.layer(x)[0][torch.arange(len(x)), lengths - 1])
-
-
-@pytest.mark.usefixtures("float64")
-def test_a_packed_sequence_is_refused_and_the_advice_is_sound() -> None:
-    layer = nn.LSTM(3, 4, 2, batch_first=True)
-    packed, padded, last = Packed(layer), Padded(layer), Last(layer)
-    packed.head = padded.head = last.head
-    x, lengths = torch.randn(3, 5, 3), torch.tensor([2, 5, 3])
-    with pytest.raises(relprop.CaptureError, match=r"output\[torch.arange\(len\(x\)\), lengths - 1\]"):
-        relprop.LRP(packed).attribute((x, lengths), 0)
-    torch.testing.assert_close(padded(x, lengths), packed(x, lengths))
-    explanation = relprop.LRP(padded, composite(0.001)).explain((x, lengths), 0)
-    assert_balanced(explanation)
-    lrp = relprop.LRP(last, composite(0.001))
-    for b, length in enumerate(lengths):
-        assert_close(explanation.relevance[0][b, :length], lrp.attribute(x[b, :length][None], 0)[0])
-        assert not explanation.relevance[0][b, length:].any()
 
 
 @pytest.mark.usefixtures("float64")

@@ -15,6 +15,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.nn.utils.rnn import PackedSequence
 
 from .capture import Capturer, batch_size
 from .compiled import Compiled
@@ -394,6 +395,11 @@ class LRP:
 
 def _call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """How the model is called with these inputs."""
+    if any(map(_is_packed, pytree.tree_leaves(inputs, is_leaf=_is_packed))):
+        raise InputError(
+            "a PackedSequence is no input: it does not hold samples side by side. Explain a model that takes the "
+            "padded batch and the lengths and packs them in its forward."
+        )
     if isinstance(inputs, Tensor):
         return (inputs,), {}
     if isinstance(inputs, (tuple, list)):
@@ -403,6 +409,10 @@ def _call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     raise InputError(
         f"inputs must be a tensor, a tuple (positional) or a dict (keywords), got {type(inputs).__name__}."
     )
+
+
+def _is_packed(x: Any) -> bool:
+    return isinstance(x, PackedSequence)
 
 
 def _twice(x: Tensor) -> Tensor:

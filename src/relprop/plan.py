@@ -15,7 +15,7 @@ from .derived import Derived
 from .errors import RuleError, UnsupportedOperation
 from .graph import Graph, calls, describe, is_float, module_path, operation, source_line, where
 from .message import COEFFICIENT, NOTHING, RELEVANCE, Form
-from .passes.batch_axis import shuffle
+from .passes.batch_axis import followed
 from .passes.batch_norm import shift_map
 from .passes.signs import nonnegative
 from .rules.base import STOPPED, TABLE, Rule, Step, Stop
@@ -336,8 +336,8 @@ def _schedule(plan: Plan, keep: set[Node]) -> None:
             first_need.setdefault(node, step.node)
     for node, step_node in first_need.items():
         plan.release.setdefault(step_node, []).append(node)
-    if any(step.accounting for step in plan.steps.values()):  # the ledger follows rows that are shuffled
-        keep = keep | {index for node in plan.graph.nodes if calls(node) and (index := shuffle(node)) is not None}
+    if any(step.accounting for step in plan.steps.values()):  # the ledger follows rows
+        keep = keep | followed(plan.graph)
     plan.saved |= keep
     for node in keep:
         for released in plan.release.values():

@@ -21,8 +21,10 @@ from torch.fx.graph import CodeGen
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import CaptureError, reason_of
+from .passes.packed import PACK
 from .plan import Plan
 from .propagate import Run, Weights, parameters_of
+from .rules.layers import input_gradient
 
 aten = torch.ops.aten
 
@@ -80,6 +82,8 @@ def trace(
     Raises:
         CaptureError: if what is done depends on the values of the inputs.
     """
+    if any(node.target is PACK for node in plan.graph.nodes):
+        raise CaptureError(PACKED)
     parameters = parameters_of(plan.graph)
     store = dict(plan.derived.current(dict(parameters)))
     tensors = [i for i, x in enumerate(leaves) if isinstance(x, Tensor)]
@@ -107,6 +111,13 @@ def trace(
         ) from error
     constants = _lift_constants(graph)
     return Program(graph, plan, constants, list(store), leaves, target, dynamic)
+
+
+PACKED = (
+    "packed sequences run eagerly only, by attribute and explain: how many rows they have depends on their lengths. "
+    "For a program, give the layer the padded batch and pick the last step of every sample, "
+    "output[torch.arange(len(x)), lengths - 1]: in one direction this computes the same."
+)
 
 
 def _lift_constants(graph: GraphModule) -> list[Tensor]:
@@ -145,16 +156,10 @@ def _plain_kernels() -> Iterator[None]:
 def _convolution_backward(
     g: Tensor, x: Tensor, w: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *rest: Any
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradient of a convolution with respect to its input is a transposed one, and the other way round."""
     _, groups, wanted = rest
     if wanted[1] or wanted[2]:
         raise NotImplementedError("gradients of weights")
-    if transposed:
-        return aten.convolution.default(g, w, None, stride, padding, dilation, False, [0], groups), None, None
-    kernel = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[2:], strict=True)]
-    small = [(n - 1) * s - 2 * p + k for n, s, p, k in zip(g.shape[2:], stride, padding, kernel, strict=True)]
-    left = [n - m for n, m in zip(x.shape[2:], small, strict=True)]
-    return aten.convolution.default(g, w, None, stride, padding, dilation, True, left, groups), None, None
+    return input_gradient(g, w, x.shape, stride, padding, dilation, transposed, groups), None, None
 
 
 def _max_pool_backward(g: Tensor, x: Tensor, *rest: Any) -> Tensor:

@@ -2,7 +2,7 @@
 
 A dimension may hold more than the samples: ``[T * B, D]`` after a view. The axis is given as (dimension, inner): the
 dimension's size is outer * B * inner, with the samples in the middle. Where rows have been shuffled (tokens sorted by
-the expert that they are sent to), ``inner`` is the sample of every row instead.
+the expert that they are sent to) or packed, ``inner`` is the sample of every row instead.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.fx import Node
 
 from ..graph import Graph, calls
 from .decompose import bagged
+from .packed import PACK, PAD
 
 aten = torch.ops.aten
 
@@ -24,6 +25,7 @@ VIEWS = {
     *(aten.flatten.using_ints, aten.unflatten.int),
 }
 RECURRENT = {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
+PACKED = {aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data}
 
 
 def batch_axes(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int) -> dict[Node, Any]:
@@ -47,7 +49,9 @@ def batch_axes(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], b
             continue
         source, (dim, inner) = before
         found: Any
-        if (index := shuffle(node, dim)) is not None and isinstance(rows := values.get(index), Tensor):
+        if node.target is operator.getitem and source.target in {PACK, PAD, *PACKED}:
+            found = _of_packed(node, source, dim, inner, shape, values, batch)
+        elif (index := shuffle(node, dim)) is not None and isinstance(rows := values.get(index), Tensor):
             found = _shuffled(rows, dim, inner, batch)
         elif isinstance(inner, Tensor):
             found = (dim, inner) if shape[dim : dim + 1] == inner.shape else None
@@ -64,17 +68,38 @@ def batch_axes(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], b
     return axes
 
 
+def followed(graph: Graph) -> set[Node]:
+    """Nodes whose values tell the samples of rows that are shuffled or packed."""
+    found = {node.args[1] for node in graph.nodes if node.target is PACK}
+    for node in graph.nodes:
+        if calls(node):
+            found.add(shuffle(node, node.args[1] if node.target is aten.index_select.default else 0))  # type: ignore[arg-type]
+    return {n for n in found if isinstance(n, Node)}
+
+
 def _second(graph: Graph) -> set[Node]:
     """What recurrent layers take and return with the samples in dimension 1: states always, sequences by default."""
     found: set[Node] = set()
     for node in graph.nodes:
+        arguments: Any = node.args
+        states: Any
         if node.target in RECURRENT:
-            arguments: Any = node.args
             x, states, first = arguments[0], arguments[1], arguments[-1]  # the last is batch_first
             found |= set(states) if isinstance(states, (list, tuple)) else {states}
             found |= set() if first else {x}
             found |= {n for n in node.users if n.target is operator.getitem and not (first and n.args[1] == 0)}
+        elif node.target is PACK:
+            found |= set() if arguments[2] else {_unsorted(arguments[0])}
+        elif node.target in PACKED:
+            states = arguments[2]
+            unsorted = map(_unsorted, states if isinstance(states, (list, tuple)) else [states])
+            found |= {n for n in unsorted if n.op == "placeholder"}  # others know their order from where they come
     return found
+
+
+def _unsorted(node: Node) -> Node:
+    """What was given, before it was sorted by length."""
+    return node.args[0] if node.target is aten.index_select.default else node  # type: ignore[return-value]
 
 
 def _in_bags(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int) -> dict[Node, Any]:
@@ -120,8 +145,30 @@ def shuffle(node: Node, dim: int = 0) -> Node | None:
 
 
 def _shuffled(rows: Tensor, dim: int, inner: Any, batch: int) -> tuple[int, Any]:
-    """The sample of every picked row, in regular form if the rows are in order again."""
-    sample = inner[rows] if isinstance(inner, Tensor) else rows // inner % batch
+    """The sample of every picked row."""
+    return _regular(dim, inner[rows] if isinstance(inner, Tensor) else rows // inner % batch, batch)
+
+
+def _of_packed(
+    node: Node, made: Node, dim: int, inner: Any, shape: tuple[int, ...], values: dict[Node, Any], batch: int
+) -> Any:
+    """One result of packing, of padding, or of a layer between: samples are in the order of their first steps."""
+    arguments: Any = made.args
+    if made.target is PACK:
+        lengths = values[arguments[1]]
+        device = arguments[0].meta["val"].device  # lengths are in main memory
+        order = inner if isinstance(inner, Tensor) else torch.arange(len(lengths), device=device)
+        steps = [order[lengths.to(order.device) > t] for t in range(int(lengths.max()))]
+        return (0, torch.cat(steps)) if node.args[1] == 0 and dim == (not arguments[2]) else None
+    if made.target in PACKED:
+        dim = int(node.args[1] != 0)
+        return (dim, inner) if dim == 0 else _regular(dim, inner[: shape[dim]], batch)
+    dim = int(not arguments[2])
+    return _regular(dim, inner[: shape[dim]], batch) if node.args[1] == 0 else None
+
+
+def _regular(dim: int, sample: Tensor, batch: int) -> tuple[int, Any]:
+    """The sample of every row, in regular form if the rows are in order."""
     steps = (sample != sample[:1]).nonzero()
     run = int(steps[0]) if len(steps) else len(sample)
     regular = torch.arange(len(sample), device=sample.device) // run % batch

@@ -7,65 +7,78 @@ therefore call operations of our own that state their shapes. The first pass ove
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..errors import CaptureError
 from ..graph import Graph, calls
+from .packed import Packing, restore_packing
 
 aten = torch.ops.aten
 
-_LIBRARY = torch.library.Library("relprop", "DEF")
-_REST = "Tensor[] params, bool biases, int layers, float dropout, bool train, bool bidirectional, bool batch_first"
+_LIBRARY = torch.library.Library("relprop", "FRAGMENT")
+_REST = "Tensor[] params, bool biases, int layers, float dropout, bool train, bool bidirectional"
 _WHOLE: dict[Any, Any] = {}
-"""What a layer calls -> the operation that stands for it."""
+"""What a layer calls, and whether for a packed sequence -> the operation that stands for it."""
 _TORCH: dict[Any, Any] = {}
 """That operation -> torch's."""
 
 
 def _shapes(x: Tensor, states: Any, params: Any, *options: Any) -> tuple[Tensor, ...]:
-    directions = 2 if options[-2] else 1
+    directions = 2 if options[4] else 1
     states = states if isinstance(states, (list, tuple)) else [states]
-    sequence = x.new_empty(*x.shape[:2], directions * states[0].shape[2])
+    sequence = x.new_empty(*x.shape[:-1], directions * states[0].shape[2])
     return (sequence, *(s.new_empty(s.shape) for s in states))
 
 
-for _name, _states, _results, _original in (
-    ("lstm", "Tensor[] hx", "(Tensor, Tensor, Tensor)", aten.lstm.input),
-    ("gru", "Tensor hx", "(Tensor, Tensor)", aten.gru.input),
-    ("rnn_tanh", "Tensor hx", "(Tensor, Tensor)", aten.rnn_tanh.input),
-    ("rnn_relu", "Tensor hx", "(Tensor, Tensor)", aten.rnn_relu.input),
+def _packed_shapes(data: Tensor, sizes: Tensor, states: Any, *rest: Any) -> tuple[Tensor, ...]:
+    return _shapes(data, states, *rest)
+
+
+def _define(name: str, signature: str, original: Any, shapes: Any) -> Any:
+    _LIBRARY.define(name + signature)
+    _LIBRARY.impl(name, original, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"relprop::{name}", shapes, lib=_LIBRARY)
+    whole = getattr(torch.ops.relprop, name).default
+    _TORCH[whole] = original
+    return whole
+
+
+for _name, _states, _results in (
+    ("lstm", "Tensor[] hx", "(Tensor, Tensor, Tensor)"),
+    ("gru", "Tensor hx", "(Tensor, Tensor)"),
+    ("rnn_tanh", "Tensor hx", "(Tensor, Tensor)"),
+    ("rnn_relu", "Tensor hx", "(Tensor, Tensor)"),
 ):
-    _LIBRARY.define(f"{_name}(Tensor input, {_states}, {_REST}) -> {_results}")
-    _LIBRARY.impl(_name, _original, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"relprop::{_name}", _shapes, lib=_LIBRARY)
-    _whole = getattr(torch.ops.relprop, _name).default
-    _WHOLE[getattr(torch, _name)] = _whole
-    _TORCH[_whole] = _original
+    _padded = f"(Tensor input, {_states}, {_REST}, bool batch_first) -> {_results}"
+    _packed = f"(Tensor data, Tensor sizes, {_states}, {_REST}) -> {_results}"
+    _called, _overloads = getattr(torch, _name), getattr(aten, _name)
+    _WHOLE[_called, False] = _define(_name, _padded, _overloads.input, _shapes)
+    _WHOLE[_called, True] = _define(f"packed_{_name}", _packed, _overloads.data, _packed_shapes)
 
 
 class WholeLayers(TorchFunctionMode):
-    """Within it, recurrent layers call one operation.
+    """Within it, recurrent layers call one operation, and so does what packs sequences for them."""
 
-    Raises:
-        CaptureError: at a packed sequence: its lengths, which are values, decide about shapes.
-    """
+    def __init__(self) -> None:
+        super().__init__()
+        self._packing, self._undo = Packing(), ExitStack()
+
+    def __enter__(self) -> Any:
+        self._undo.enter_context(self._packing.expected_shapes())
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._undo.close()
+        super().__exit__(*error)
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        whole = _WHOLE.get(function)
-        if function is torch._VF._pack_padded_sequence or (whole and not isinstance(args[3], bool)):
-            raise CaptureError(PACKED)
-        return (whole or function)(*args, **(kwargs or {}))
-
-
-PACKED = (
-    "packed sequences cannot be captured: their lengths decide about the shapes of everything behind them. Give the "
-    "layer the padded batch and pick the last step of every sample, output[torch.arange(len(x)), lengths - 1]: in one "
-    "direction this computes the same. A layer of both directions needs samples of one length at a time."
-)
+        is_packed = len(args) > 3 and not isinstance(args[3], bool)
+        called = self._packing.instead(function, args) or _WHOLE.get((function, is_packed), function)
+        return called(*args, **(kwargs or {}))
 
 
 def restore_layers(graph: Graph) -> None:
@@ -73,3 +86,4 @@ def restore_layers(graph: Graph) -> None:
     for node in graph.nodes:
         if calls(node) and node.target in _TORCH:
             node.target = _TORCH[node.target]
+    restore_packing(graph)

@@ -38,6 +38,8 @@ def _is_training(node: Node) -> bool:
         return True
     if target in (aten.lstm.input, aten.gru.input):
         return bool(args[6]) and bool(args[5] != 0)
+    if target in (aten.lstm.data, aten.gru.data):
+        return bool(args[7]) and bool(args[6] != 0)
     if target is aten.scaled_dot_product_attention.default:
         return bool(node.kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0) != 0)
     return False

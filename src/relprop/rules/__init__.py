@@ -1,5 +1,6 @@
 """Propagation rules, one file per family of operations."""
 
+from . import packing  # noqa: F401  (its operations)
 from .attention import CPLRP, AttnLRP, Taylor
 from .base import TABLE, Pass, Rule, Stop, rule_for
 from .distances import Distance

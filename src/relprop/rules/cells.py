@@ -17,6 +17,7 @@ from torch.nn.functional import linear
 
 from ..message import Message, sign, stabilise, stabiliser
 from .base import Step
+from .steps import Packed, Together
 
 
 class Weights(NamedTuple):
@@ -30,7 +31,10 @@ class Weights(NamedTuple):
 
 
 class Unrolled:
-    """One layer in one direction in one run, [T, B, ...], in the order in which its steps are taken."""
+    """One layer in one direction in one run, in the order in which its steps are taken.
+
+    Sequences are [T, B, ...], or [rows, ...] if they are packed: ``steps`` knows which.
+    """
 
     def __init__(
         self,
@@ -39,11 +43,12 @@ class Unrolled:
         states: list[Tensor],
         weights: Weights,
         accumulate: Callable[[Tensor], Tensor],
+        steps: Together | Packed,
     ):
-        self.kernel, self.weights = kernel, weights
+        self.kernel, self.weights, self.steps = kernel, weights, steps
         hidden: Any = [s[None] for s in states] if kernel is torch.lstm else states[0][None]
         parameters = [w for w in weights if w is not None]
-        self.h, *final = kernel(x, hidden, parameters, weights.b_ih is not None, 1, 0.0, False, False, False)
+        self.h, *final = steps.run(kernel, x, hidden, parameters, weights.b_ih is not None, 1, 0.0, False, False)
         self.final = [s[0] for s in final]
         self._x, self._states, self._accumulate = x, states, accumulate
         self._factors: Factors | None = None
@@ -66,7 +71,7 @@ class Unrolled:
     @property
     def hidden_before(self) -> Tensor:
         """h_t-1"""
-        return torch.cat([self._accumulate(self._states[0])[None], self.hidden[:-1]])
+        return self.steps.before(self._accumulate(self._states[0]), self.hidden)
 
     @property
     def from_x(self) -> Tensor:
@@ -80,10 +85,12 @@ class Unrolled:
 
     def cells(self, f: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
         """c_t-1 and c_t"""
-        c = [self._accumulate(self._states[1])]
-        for f_t, new_t in zip(f.unbind(), new.unbind(), strict=True):
-            c.append(torch.addcmul(new_t, f_t, c[-1]))
-        return torch.stack(c[:-1]), torch.stack(c[1:])
+        steps, initial = self.steps, self._accumulate(self._states[1])
+        after: list[Tensor] = []
+        for f_t, new_t in zip(steps.apart(f), steps.apart(new), strict=True):
+            after.append(torch.addcmul(new_t, f_t, steps.onward(after[-1] if after else initial, f_t)))
+        c = steps.joined(after)
+        return steps.before(initial, c), c
 
     def factors(self, epsilon: float, gates: str, step: Step) -> Factors:
         """The same for every target that is explained."""
@@ -306,11 +313,11 @@ class Sweep:
         assert w_x is not None
         assert w_h is not None
         evenly = self._evenly(w_x.shape[1] + w_h.shape[1])
-        blocks = None if k.blocks[0].share is None else torch.stack([b.share for b in k.blocks], 2)  # type: ignore[misc]
-        is_lstm, steps = len(finals) == 2, run.h.shape[0]
+        blocks = None if k.blocks[0].share is None else torch.stack([b.share for b in k.blocks], -2)  # type: ignore[misc]
+        is_lstm, steps = len(finals) == 2, run.steps
 
         def at(x: Any) -> Any:
-            return x.unbind() if isinstance(x, Tensor) else [x] * steps
+            return steps.apart(x) if isinstance(x, Tensor) else [x] * steps.number
 
         c_above, r_above, damp, inverse = at(above.c), at(above.r), at(k.total.damp), at(k.total.inverse)
         into_c, into_c_r, keep, keep_r = at(k.into_c), at(k.into_c_r), at(k.keep), at(k.keep_r)
@@ -321,9 +328,12 @@ class Sweep:
         all_neurons: list[Tensor] = []
         all_projected: list[Tensor] = []
 
-        (c, r), (c_cell, r_cell) = finals[0], finals[1] if is_lstm else Message()
-        c = torch.zeros_like(run.hidden[0]) if c is None else c
-        for t in reversed(range(steps)):
+        ends = [*finals[0], *(finals[1] if is_lstm else Message())]
+        ends[0] = run.hidden.new_zeros(run.final[0].shape) if ends[0] is None else ends[0]
+        c: Any = None
+        r = c_cell = r_cell = None
+        for t in reversed(range(steps.number)):
+            c, r, c_cell, r_cell = steps.ending(t, [c, r, c_cell, r_cell], ends)
             c, r = _plus(c, c_above[t]), _plus(r, r_above[t])
             if w_out is not None:  # h_t = P m_t with m_t = o ⊙ tanh(c_t)
                 s = _plus(_times(c, p_damp[t]), _times(r, p_inverse[t]))
@@ -347,7 +357,7 @@ class Sweep:
             elif keep[t] is not None:
                 c, r = c + s * keep[t], _plus(r, s * keep_r[t]) if redistributed else None
 
-        neurons = torch.stack(all_neurons[::-1])
+        neurons = steps.joined(all_neurons[::-1])
         self._absorb("bias", neurons, self.bias)
         self._absorb("stabiliser", neurons, self.slack)
         self._absorb("stabiliser", all_s, k.total.slack)
@@ -355,7 +365,7 @@ class Sweep:
         to_x = Message(neurons @ w_x)
         if evenly is not None:
             even = (neurons * evenly).sum(-1, keepdim=True)
-            to_x = Message(to_x.c, even.expand(*even.shape[:2], w_x.shape[1]))
+            to_x = Message(to_x.c, even.expand(*even.shape[:-1], w_x.shape[1]))
         if r is not None:
             r = r.expand(c.shape)
         states = [Message(c, r), Message(c_cell, r_cell)]
@@ -369,7 +379,7 @@ class Sweep:
     def _absorb(self, kind: str, s: Any, amount: Tensor | None) -> None:
         """What a bias or stabiliser takes, unless it is redistributed: s times its value."""
         if amount is not None and not self.redistributed:
-            self.sinks.append((kind, lambda: (torch.stack(s[::-1]) if isinstance(s, list) else s) * amount))
+            self.sinks.append((kind, lambda: (self.run.steps.joined(s[::-1]) if isinstance(s, list) else s) * amount))
 
 
 def _side_by_side(parts: list[Any], like: Tensor) -> Tensor | None:
@@ -377,7 +387,7 @@ def _side_by_side(parts: list[Any], like: Tensor) -> Tensor | None:
     if all(part is None for part in parts):
         return None
     size = next(p.shape[-1] for p in parts if p is not None)
-    shape = (*like.shape[:2], size)
+    shape = (*like.shape[:-1], size)
     return torch.cat([like.new_zeros(shape) if p is None else p.expand(shape) for p in parts], -1)
 
 

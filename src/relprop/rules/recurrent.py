@@ -10,7 +10,8 @@ of a cell are sums, explained by LRP-ε, and a tanh, which passes relevance on u
 A GRU's sum is h_t = (1 - z) ⊙ n + z ⊙ h_t-1, its linear layer the one inside n = tanh(W x_t + b + r ⊙ (U h_t-1 + b')).
 An RNN is a linear layer and its nonlinearity.
 
-Here is how torch calls a layer, and how layers and directions are chained; one layer's steps are in cells.py.
+Here is how torch calls a layer, and how layers and directions are chained; one layer's equations are in cells.py, and
+how the steps of a sequence lie in memory, packed or not, in steps.py.
 """
 
 from __future__ import annotations
@@ -29,15 +30,20 @@ from ..message import COEFFICIENT, RELEVANCE, Form, Message
 from .base import Call, Messages, Rule, Step, register
 from .cells import Sweep, Unrolled, Weights
 from .linear import check_number
+from .steps import Packed, Together
 from .structural import constant_kind
 
 aten = torch.ops.aten
 
 LAYERS: dict[Any, Callable[..., Any]] = {
     aten.lstm.input: torch.lstm,
+    aten.lstm.data: torch.lstm,
     aten.gru.input: torch.gru,
+    aten.gru.data: torch.gru,
     aten.rnn_tanh.input: torch.rnn_tanh,
+    aten.rnn_tanh.data: torch.rnn_tanh,
     aten.rnn_relu.input: torch.rnn_relu,
+    aten.rnn_relu.data: torch.rnn_relu,
 }
 CELLS: dict[Any, Callable[..., Any]] = {
     aten.lstm_cell.default: torch.lstm,
@@ -86,21 +92,22 @@ class Recurrent(Rule):
         x = operation.steps_first(call.value(operation.x))
         states = [operation.stacked(call.value(n)) for n in operation.states]
         weights = operation.grouped([call.value(w) for w in operation.weights])
+        steps = Together(x) if operation.sizes is None else Packed(call.value(operation.sizes), x.device)
         layers: list[list[Unrolled]] = []
         for first in range(0, len(weights), operation.directions):
             layer = []
             for direction, w in enumerate(weights[first : first + operation.directions]):
                 initial = [s[first + direction] for s in states]
-                entering = _in_time(x, direction)
-                layer.append(Unrolled(operation.kernel, entering, initial, w, call.run_state.accumulate))
+                entering = _in_time(x, direction, steps)
+                layer.append(Unrolled(operation.kernel, entering, initial, w, call.run_state.accumulate, steps))
             layers.append(layer)
-            x = torch.cat([_in_time(run.h, direction) for direction, run in enumerate(layer)], -1)
-        call.saved["layers"] = layers
+            x = torch.cat([_in_time(run.h, direction, steps) for direction, run in enumerate(layer)], -1)
+        call.saved["layers"], call.saved["steps"] = layers, steps
         final = zip(*(run.final for layer in layers for run in layer), strict=True)
         return operation.results(x, [torch.stack(parts) for parts in final])
 
     def backward(self, call: Call, message: Message) -> Messages:
-        operation = Operation(call.node)
+        operation, steps = Operation(call.node), call.saved["steps"]
         above, finals = operation.arriving(call.messages or {0: message}, call.run_state.accumulate)
         initial: list[list[Message]] = []
         for number, layer in reversed(list(enumerate(call.saved["layers"]))):
@@ -110,10 +117,10 @@ class Recurrent(Rule):
                 index = number * operation.directions + direction
                 sweep = Sweep(run, self.epsilon, self.gates, call.step)
                 to_x, to_states = sweep.back(
-                    Message(*(None if m is None else _in_time(m[..., columns], direction) for m in above)),
+                    Message(*(None if m is None else _in_time(m[..., columns], direction, steps) for m in above)),
                     [Message(*(None if m is None else m[index] for m in final)) for final in finals],
                 )
-                below = below.plus(Message(*(None if m is None else _in_time(m, direction) for m in to_x)))
+                below = below.plus(Message(*(None if m is None else _in_time(m, direction, steps) for m in to_x)))
                 states.append(to_states)
                 for kind, amount in sweep.sinks:
                     self._book(call, operation, kind, amount)
@@ -127,11 +134,13 @@ class Recurrent(Rule):
             elif m and call.step.accounting:
                 value = call.run_state.accumulate(call.value(node))
                 value = operation.steps_first(value) if node is operation.x else operation.stacked(value)
-                self._book(call, operation, constant_kind(call, node), partial(m.relevance, value))
+                kept = partial(m.relevance, value)
+                amount = kept if node is operation.x else lambda kept=kept: steps.placed(kept())  # type: ignore[misc]
+                self._book(call, operation, constant_kind(call, node), amount)
         return [sent[node] for node in call.active]
 
     def _book(self, call: Call, operation: Operation, kind: str, amount: Callable[[], Tensor]) -> None:
-        """Amounts come as [T, B, ...] or [layers, B, ...]: with the samples where the input has them."""
+        """Amounts come as sequences, or [layers, B, ...]: with the samples where the input has them."""
         call.book(kind, lambda: operation.outside(amount()), node=operation.x)
 
 
@@ -145,7 +154,9 @@ class Operation:
         given.update(node.kwargs)
         self.is_cell = target in CELLS
         self.kernel = (CELLS if self.is_cell else LAYERS)[target]
-        self.x: Node = given["input"]
+        self.sizes: Node | None = given.get("batch_sizes")
+        """How many samples take each step, if the sequence is packed."""
+        self.x: Node = given["input"] if self.sizes is None else given["data"]
         self.states: list[Node] = list(given["hx"]) if isinstance(given["hx"], (list, tuple)) else [given["hx"]]
         self.batch_first = given.get("batch_first", False)
         self.layers = given.get("num_layers", 1)
@@ -175,7 +186,7 @@ class Operation:
         return found
 
     def steps_first(self, x: Tensor) -> Tensor:
-        """[T, B, ...] from the shape of the input."""
+        """[T, B, ...] from the shape of the input, or [rows, ...] if it is packed."""
         return x[None] if self.is_cell else x.transpose(0, 1) if self.batch_first else x
 
     def outside(self, x: Tensor) -> Tensor:
@@ -205,9 +216,9 @@ class Operation:
         return _each(results[0], self.steps_first), results[1:]
 
 
-def _in_time(x: Tensor, direction: int) -> Tensor:
+def _in_time(x: Tensor, direction: int, steps: Together | Packed) -> Tensor:
     """Steps in the order of a direction, and back."""
-    return x.flip(0) if direction else x
+    return steps.backwards(x) if direction else x
 
 
 def _each(message: Message, change: Callable[[Tensor], Tensor]) -> Message:

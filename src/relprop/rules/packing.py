@@ -1,0 +1,38 @@
+"""Packing sequences and padding them again: values move, and those behind the end of a sequence are left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import InputError, reason_of
+from ..graph import where
+from ..passes.packed import PACK, PAD
+from .base import Call, register
+from .structural import FILLS, Gradient
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Packing(Gradient):
+    """Packing moves the steps that a sequence has. Its lengths are values, so they are looked at in every run."""
+
+    linear: bool = True
+    moves: bool = True
+
+    def forward(self, call: Call) -> Any:
+        x, lengths, batch_first = (call.value(a) for a in call.node.args)
+        longest, steps = int(lengths.max()), x.shape[1 if batch_first else 0]
+        if longest > steps:
+            raise InputError(f"{where(call.node)}: a sequence of {longest} steps in a batch of {steps}.")
+        try:
+            return super().forward(call)
+        except RuntimeError as error:  # a length of zero, or the wrong order
+            raise InputError(f"{where(call.node)} cannot pack these sequences: {reason_of(error)}") from error
+
+
+register("structural", Packing(), PACK)
+register("structural", FILLS, PAD, aten.pad_sequence.default)
