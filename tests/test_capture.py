@@ -400,3 +400,53 @@ def test_model_without_parameters_or_operations() -> None:
     assert torch.equal(explanation.relevance[:, 2], x[:, 2])
     assert explanation.relevance.count_nonzero() == 3
     assert_balanced(explanation)
+
+
+class Alone(nn.Module):
+    """A model that treats a single sample, or a single step, in its own way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x) * (10 if x.shape[0] == 1 else 1)
+        return y.sum(1) * (100 if x.shape[1] == 1 else 1)
+
+
+@pytest.mark.parametrize("order", [[1, 2, 1, 3], [2, 1, 3, 1]])
+@pytest.mark.parametrize("step", [True, False])
+def test_a_branch_for_exactly_one_sample_or_step(order: list[int], step: bool) -> None:
+    """Every call is explained by the branch that the model takes for it."""
+    model = prepared(Alone())
+    lrp = relprop.LRP(model, "lrp0")
+    for n in order:
+        x = torch.randn(2, n, 3, dtype=torch.float64) if step else torch.randn(n, 2, 3, dtype=torch.float64)
+        scale = (10 if len(x) == 1 else 1) * (100 if x.shape[1] == 1 else 1)
+        explanation = lrp.explain(x, 1)
+        assert_same(explanation.output, model(x).detach())
+        assert_same(explanation.relevance, scale * x * model.linear.weight[1].detach())
+
+
+def test_one_sample_is_captured_once_where_it_takes_no_branch_of_its_own() -> None:
+    lrp = relprop.LRP(cnn())
+    graphs = {id(lrp.plan(images(n, 16)).graph) for n in (1, 2, 1, 3)}
+    assert len(graphs) == 1
+
+
+def test_comparing_a_single_sample_leaves_the_model_and_chance_alone() -> None:
+    """A buffer that the model writes to, and the state of the random numbers."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x * 2
+
+    model, before = Counting(), torch.get_rng_state()
+    relprop.LRP(model).attribute(torch.rand(1, 3, generator=torch.Generator().manual_seed(0)), 0)
+    assert model.calls == 0
+    assert torch.equal(torch.get_rng_state(), before)

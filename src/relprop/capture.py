@@ -13,7 +13,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, partial, update_wrapper
 from io import BytesIO
 from pathlib import Path
@@ -44,15 +44,29 @@ class Capture:
     weights: list[Tensor] | None = None
     """Checksums of the parameters that a record was made with: they may have decided a branch."""
 
-    def accepts(self, leaves: Sequence[Any]) -> bool:
-        """Whether these inputs may run through this graph."""
+    serves_one: dict[frozenset[str], bool] = field(default_factory=dict)
+    """Open sizes -> whether the graph also serves inputs for which just these are one."""
+
+    def accepts(self, leaves: Sequence[Any], runs_alike: Callable[[Graph], bool] = lambda graph: True) -> bool:
+        """Whether these inputs may run through this graph.
+
+        Args:
+            leaves: the inputs.
+            runs_alike: whether the graph gives what the model gives. It is asked when an open size is one for the
+                first time: what a model does for exactly one leaves no guard, since torch takes open sizes for larger.
+        """
         if self.graph.recorded:
             return all(_same(x, y) for x, y in zip(self.example, leaves, strict=True))
         sizes: dict[str, int] = {}
         for leaf, shape in zip(leaves, self.shapes, strict=True):
             if shape is not None and not _fits(leaf.shape, shape, sizes):
                 return False
-        return _guards_hold(self.shapes, sizes)
+        if not _guards_hold(self.shapes, sizes):
+            return False
+        ones = frozenset(name for name, size in sizes.items() if size == 1)
+        if ones and ones not in self.serves_one:
+            self.serves_one[ones] = runs_alike(self.graph)
+        return not ones or self.serves_one[ones]
 
 
 class Capturer:
@@ -101,11 +115,12 @@ class Capturer:
         leaves, spec = pytree.tree_flatten((args, kwargs))
         key = (str(spec), tuple(_signature(leaf) for leaf in leaves), self._state())
         known = self._captures.setdefault(key, [])
+        alike = partial(self._runs_alike, args, kwargs, leaves)
         for capture in known:
-            if capture.accepts(leaves) and (capture.weights is None or self._has(capture.weights)):
+            if capture.accepts(leaves, alike) and (capture.weights is None or self._has(capture.weights)):
                 return capture.graph
         capture = self._made(args, kwargs, leaves, [capture.example for capture in known])
-        if not capture.accepts(leaves) and self.model is not None:  # a single sample takes another branch than two
+        if not capture.accepts(leaves, alike) and self.model is not None:  # one sample takes another branch than two
             capture = self._made(args, kwargs, leaves, None)
         if not capture.accepts(leaves):
             raise CaptureError(
@@ -115,6 +130,20 @@ class Capturer:
             )
         known[:] = [capture] if capture.graph.recorded else [*known, capture][-self.limit :]
         return capture.graph
+
+    def _runs_alike(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], graph: Graph) -> bool:
+        """Whether a graph gives what the model itself gives for these inputs, up to rounding."""
+        if self.model is None:
+            return True
+        buffers = {name: b.clone() for name, b in self.model.named_buffers()}  # the model may write to them
+        with torch.no_grad(), torch.random.fork_rng():
+            try:
+                output, ours = torch.func.functional_call(self.model, buffers, args, kwargs), graph.run(leaves)
+            except Exception:  # the inputs do not fit: the explanation will say so
+                return True
+        theirs = pytree.tree_leaves(pytree.tree_map(_known, output))
+        pairs = [[x for x in leaves if isinstance(x, Tensor)] for leaves in (theirs, ours)]
+        return len(pairs[0]) == len(pairs[1]) and all(map(_close, *pairs))
 
     def _made(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: Any) -> Capture:
         graph = self._capture(args, kwargs, leaves, before)
@@ -226,6 +255,24 @@ class Capturer:
             ) from error
 
 
+class Fields(dict[str, Any]):
+    """The fields of a dataclass in the model's output, by name and as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the output has the fields {', '.join(self)}, but no {name!r}") from None
+
+
+pytree.register_pytree_node(
+    Fields,
+    lambda output: (list(output.values()), list(output)),
+    lambda values, names: Fields(zip(names, values, strict=True)),
+    flatten_with_keys_fn=lambda output: ([(pytree.MappingKey(n), x) for n, x in output.items()], list(output)),
+)
+
+
 class TensorsOnly(nn.Module):
     """A model without those parts of its output that torch.export does not know (a cache of keys and values)."""
 
@@ -238,8 +285,21 @@ class TensorsOnly(nn.Module):
 
 
 def _tensors_of(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    known = (Tensor, int, float, str, type(None))
-    return pytree.tree_map(lambda x: x if isinstance(x, known) else None, model(*args, **kwargs))
+    output = model(*args, **kwargs)
+    known = pytree.tree_map(_known, output)
+    if not any(isinstance(x, Tensor) for x in pytree.tree_leaves(known)):
+        raise CaptureError(
+            f"{type(model).__name__} returns {type(output).__name__}, in which no tensor is to be seen. Wrap it in a "
+            "module that returns a tensor, or a tuple, dict or dataclass of tensors."
+        )
+    return known
+
+
+def _known(x: Any) -> Any:
+    """A leaf of the output as torch.export knows it; None for what it does not."""
+    if is_dataclass(x) and not isinstance(x, type):
+        return Fields((f.name, pytree.tree_map(_known, getattr(x, f.name))) for f in fields(x))
+    return x if isinstance(x, (Tensor, int, float, str, type(None))) else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -290,7 +350,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> G
             filled[i] = x
         run_args, run_kwargs = pytree.tree_unflatten(filled, spec)
         output = torch.func.functional_call(model, dict(zip(names, parameters, strict=True)), run_args, run_kwargs)
-        flat, out_spec = pytree.tree_flatten(output)
+        flat, out_spec = pytree.tree_flatten(pytree.tree_map(_known, output))
         return flat
 
     values = [v.detach().clone() for v in state.values()]
@@ -492,6 +552,15 @@ def _guards_hold(shapes: Sequence[Any], sizes: dict[str, int]) -> bool:
         return True
     guards = [guard.expr for guard in symbolic[0].node.shape_env.guards]
     return not any(guard.subs({s: sizes.get(str(s), s) for s in guard.free_symbols}) == False for guard in guards)  # noqa: E712
+
+
+def _close(x: Tensor, y: Tensor) -> bool:
+    if x.shape != y.shape or not x.dtype.is_floating_point:
+        return x.shape == y.shape and bool(torch.equal(x, y))
+    tolerance = max(torch.finfo(x.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
+    finite = torch.isfinite(x)
+    scale = float(x[finite].abs().max()) if bool(finite.any()) else 0.0
+    return bool(torch.allclose(x, y.to(x.dtype), rtol=tolerance, atol=tolerance * scale, equal_nan=True))
 
 
 def _same(x: Any, y: Any) -> bool:

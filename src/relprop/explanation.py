@@ -31,7 +31,7 @@ class Explanation:
 
     Attributes:
         relevance: relevance of the inputs, in their structure; None for an input that is not explained.
-        output: the model's output.
+        output: the model's output; a dataclass that torch does not know is given as its fields.
         target: what was explained: the class of every sample [B], or the target as it was given.
         value: the explained value of every sample, [B].
         relevances: relevance of hidden tensors, by module path (``record=``).

@@ -57,6 +57,20 @@ class Graph:
         for path, _ in module_stack(node):
             self.absorbed.setdefault(path, why)
 
+    def run(self, leaves: Iterable[Any]) -> list[Any]:
+        """The leaves of the output, without anything that an explanation needs."""
+        values: dict[Node, Any] = {n: x for n, x in zip(self.inputs, leaves, strict=True) if n is not None}
+        values |= {node: self.lookup(name) for node, name in self.parameters.items()}
+        left = {node: len(node.users) for node in self.nodes}
+        for node in filter(calls, self.nodes):
+            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            for used in node.all_input_nodes:
+                left[used] -= 1
+                if not left[used] and used not in self.outputs:
+                    del values[used]
+        return [values[o] if isinstance(o, Node) else o for o in self.outputs]
+
     def unflatten_output(self, leaves: list[Any]) -> Any:
         return pytree.tree_unflatten(leaves, self.out_spec)
 
