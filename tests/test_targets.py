@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import dataclass
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from relprop import targets
+from relprop import TargetError, targets
 
 from .models import UNet, assert_balanced, assert_same, cnn, images, mlp, prepared
 
@@ -291,3 +293,66 @@ def test_segmentation_by_index() -> None:
     explanation = relprop.LRP(model, "epsilon").explain(x, (3, 5, 6))
     assert_same(explanation.value, model(x)[:, 3, 5, 6].detach())
     assert_balanced(explanation)
+
+
+@dataclass
+class Found:
+    """What torch does not know: a dataclass that nobody registered."""
+
+    logits: Tensor
+    hidden: dict[str, Tensor]
+    note: object = None
+
+
+class ReturnsDataclass(nn.Module):
+    def __init__(self, look: bool = False) -> None:
+        super().__init__()
+        self.linear, self.look = nn.Linear(3, 2), look
+
+    def forward(self, x: Tensor) -> object:
+        y = self.linear(x)
+        if self.look and float(y.detach().sum()) > 1e9:  # a look at values: the model is recorded
+            y = 2 * y
+        return Found(y, {"twice": 2 * y}, object())
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.filterwarnings("ignore:ReturnsDataclass cannot be exported")
+@pytest.mark.parametrize("look", [False, True])
+def test_output_that_is_a_dataclass(look: bool, samples: int) -> None:
+    model, x = ReturnsDataclass(look).double(), torch.randn(samples, 3, dtype=torch.float64)
+    lrp, by_hand = relprop.LRP(model, "lrp0"), x * model.linear.weight[1].detach()
+    assert_same(lrp.attribute(x, 1), by_hand)
+    assert_same(lrp.attribute(x, lambda found: found.hidden["twice"][:, 1]), 2 * by_hand)
+    output = lrp.explain(x, 1).output
+    assert_same(output.logits, model(x).logits.detach())
+    for again in (copy.deepcopy(output), pickle.loads(pickle.dumps(output))):
+        assert_same(again.logits, output.logits)
+    with pytest.raises(TargetError, match="has the fields logits, hidden, note, but no 'scores'"):
+        lrp.attribute(x, lambda found: found.scores[:, 0])
+
+
+def test_output_without_a_tensor_to_be_seen() -> None:
+    class Hides(ReturnsDataclass):
+        def forward(self, x: Tensor) -> object:
+            return object()
+
+    with pytest.raises(relprop.CaptureError, match=r"Hides returns object.*Wrap it"):
+        relprop.LRP(Hides()).attribute(torch.rand(1, 3), 0)
+
+
+def test_a_target_function_that_raises_is_named_with_what_it_was_given() -> None:
+    def wrong_key(output):
+        return output["scores"][:, 0]
+
+    class TwoOutputs(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": x * 2, "hidden": x[:, :1]}
+
+    x = torch.rand(2, 3)
+    message = r"'wrong_key' raised KeyError: 'scores'.* a dict \(output\['logits'\]: \(2, 3\) torch.float32; output"
+    with pytest.raises(TargetError, match=message) as caught:
+        relprop.LRP(TwoOutputs()).attribute(x, wrong_key)
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(TargetError, match="raised IndexError: index 7 is out of bounds"):
+        relprop.LRP(nn.Linear(3, 2)).explain(x, lambda y: y[:, 7])

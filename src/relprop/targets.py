@@ -15,7 +15,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from .errors import TargetError
+from .errors import RelpropError, TargetError, reason_of
 from .message import divide
 
 Target = Any
@@ -255,7 +255,7 @@ def _from_function(target: Target, leaves: list[Any], unflatten: Callable[[list[
         # an output with a graph stays in it, so that relevance can be differentiated
         connected = any(leaves[i].requires_grad for i in floats)
         variables = {i: _variable(_accumulate(leaves[i])) for i in floats}
-        value = target(unflatten([variables.get(i, x) for i, x in enumerate(leaves)]))
+        value = _called(target, unflatten([variables.get(i, x) for i, x in enumerate(leaves)]))
         if not isinstance(value, Tensor):
             raise TargetError(
                 f"a target function must return a tensor [B], one scalar per sample; got {type(value).__name__}."
@@ -275,6 +275,24 @@ def _from_function(target: Target, leaves: list[Any], unflatten: Callable[[list[
         )
     coefficients = {i: g for i, g in zip(floats, gradients, strict=True) if g is not None}
     return Seed(coefficients, value if connected else value.detach(), target)
+
+
+def _called(target: Target, output: Any) -> Any:
+    """What a target function makes of the output."""
+    try:
+        return target(output)
+    except RelpropError:
+        raise  # one of the helpers here says what is wrong
+    except Exception as error:
+        parts = [
+            f"output{pytree.keystr(path)}: {f'{_shown(x.shape)} {x.dtype}' if isinstance(x, Tensor) else repr(x)}"
+            for path, x in pytree.tree_flatten_with_path(output)[0]
+        ]
+        name, kind = getattr(target, "__name__", repr(target)), type(output).__name__
+        raise TargetError(
+            f"the target function {name!r} raised {reason_of(error)}. It was given the model's output, a {kind} "
+            f"({'; '.join(parts)})."
+        ) from error
 
 
 def _variable(x: Tensor) -> Tensor:
