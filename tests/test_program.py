@@ -15,6 +15,8 @@ from torch import Tensor, nn
 import relprop
 from relprop import InputError, TargetError
 
+from .models import assert_same, prepared
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore::relprop.RelevanceWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),  # of torch's compiler and exporter
@@ -263,3 +265,29 @@ def test_memory_format_of_the_input(tmp_path: Path) -> None:
     lrp = relprop.LRP(model, "epsilon")
     program = torch.export.load(lrp.export(tmp_path / "cnn.pt2", x)).module()
     close(program(x.to(memory_format=torch.channels_last), torch.full((3,), 2))[1], lrp.attribute(x, 2))
+
+
+class Scaled(nn.Module):
+    """A number, a vector for all samples, and samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, number: Tensor, shared: Tensor, x: Tensor) -> Tensor:
+        return self.linear(x * shared) * number
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("target", [None, 1, "each"])
+def test_compiled_with_inputs_in_any_order_of_which_the_first_holds_no_samples(dynamic: bool, target: object) -> None:
+    lrp = relprop.LRP(prepared(Scaled()), "lrp0")
+    number, shared = torch.rand((), dtype=torch.float64), torch.rand(3, dtype=torch.float64)
+    x, more = torch.rand(2, 3, dtype=torch.float64), torch.rand(5 if dynamic else 2, 3, dtype=torch.float64)
+    compiled = lrp.compile({"number": number, "shared": shared, "x": x}, 0, dynamic=dynamic)
+    other = {"x": more, "shared": 2 * shared, "number": 3 * number}
+    target = torch.arange(len(more)) % 2 if target == "each" else target
+    got, expected = compiled(other, target), lrp.attribute(other, target)
+    assert got.keys() == expected.keys()
+    for name, relevance in expected.items():
+        assert_same(got[name], relevance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -28,8 +28,10 @@ class Compiled:
         eager: Callable[[Any, Any], Any],
         graph_of: Callable[[Any], tuple[Graph, list[Any], Any]],
         like_inputs: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
+        names: list[str],
     ):
         self._program, self._eager, self._graph_of, self._like_inputs = program, eager, graph_of, like_inputs
+        self._names = names  # of the examples, if they were named
         self._run = torch.compile(program.graph, fullgraph=True, dynamic=program.dynamic)
 
     def attribute(self, inputs: Any, target: Any = None) -> Any:
@@ -43,6 +45,9 @@ class Compiled:
             InputError: if the inputs differ in shape or type from the examples.
             TargetError: if the target does not fit the output.
         """
+        given = inputs
+        if isinstance(inputs, Mapping) and set(inputs) == set(self._names):
+            inputs = {name: inputs[name] for name in self._names}
         graph, leaves, spec = self._graph_of(inputs)
         self._check(leaves)
         if graph is not self._program.plan.graph:
@@ -54,7 +59,7 @@ class Compiled:
         with torch.no_grad():
             results = self._run(*weights, *(x.contiguous() for x in leaves if isinstance(x, Tensor)), index)
         result_args, result_kwargs = pytree.tree_unflatten(results[-len(leaves) :], spec)
-        return self._like_inputs(inputs, result_args, result_kwargs)
+        return self._like_inputs(given, result_args, result_kwargs)
 
     __call__ = attribute
 
@@ -83,7 +88,9 @@ class Compiled:
             if target is not None:
                 raise TargetError("the target is part of this program: compile another one for another target.")
             return None
-        samples = batch_size(leaves) or 1
+        # the first input need not be one that holds samples
+        holds = [leaf for x, leaf in zip(self._program.inputs, leaves, strict=True) if batch_size([x]) == len(example)]
+        samples = batch_size(holds) or len(example)
         if target is None and example.ndim == 1:
             return torch.full((samples,), -1, device=example.device)  # the predicted class
         outputs = [o.meta["val"] if isinstance(o, torch.fx.Node) else o for o in graph.outputs]

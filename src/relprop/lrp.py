@@ -203,7 +203,8 @@ class LRP:
             InputError, TargetError, UnsupportedOperation: with what came, and what was expected.
         """
         program = self._program(inputs, target, wrt, seed, dynamic)
-        return Compiled(program, partial(self.attribute, wrt=wrt, seed=seed), self._graph_of, _like_inputs)
+        names = list(inputs) if isinstance(inputs, Mapping) else []
+        return Compiled(program, partial(self.attribute, wrt=wrt, seed=seed), self._graph_of, _like_inputs, names)
 
     def export(
         self,
