@@ -134,3 +134,22 @@ def test_through_fused_attention() -> None:
     lrp = relprop.LRP(layer)
     x = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
     torch.autograd.gradcheck(lambda x: lrp.attribute(x, (1, 2), create_graph=True), x)
+
+
+@pytest.mark.parametrize("where", ["input", "parameters"])
+def test_tensors_made_under_inference_mode(where: str) -> None:
+    """They have no graph themselves, but do not stand in the way of the others'."""
+    model, x = nn.Linear(3, 2).double(), torch.randn(2, 3, dtype=torch.float64)
+    with torch.inference_mode():
+        if where == "input":
+            x = x.clone()
+        else:
+            model.weight = nn.Parameter(model.weight.clone(), requires_grad=False)
+    variable = model.weight if where == "input" else x.requires_grad_()
+    relevance = relprop.LRP(model, "lrp0").attribute(x, 0, create_graph=True)
+    (gradient,) = torch.autograd.grad(relevance.square().sum(), variable)
+    if where == "input":
+        expected = torch.stack([2 * (x.clone().square() * model.weight[0].detach()).sum(0), torch.zeros(3).double()])
+    else:
+        expected = 2 * x.detach() * model.weight[0].clone().square()
+    assert_same(gradient, expected)

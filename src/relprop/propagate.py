@@ -90,10 +90,9 @@ class Run:
             self.shapes[node] = value.shape
 
     def _own(self, value: Tensor) -> Tensor:
-        if self.differentiable:
-            return value
-        # autograd, which some rules use, saves nothing that was made under torch.inference_mode
-        return value.clone() if value.is_inference() else value.detach()
+        if value.is_inference():  # autograd, which some rules use, saves nothing that was made under inference_mode
+            return value.clone()
+        return value if self.differentiable else value.detach()
 
     def _forward(self) -> None:
         plan, values = self.plan, self.values
