@@ -51,7 +51,10 @@ class Compiled:
         graph, leaves, spec = self._graph_of(inputs)
         self._check(leaves)
         if graph is not self._program.plan.graph:
-            raise InputError("the model has changed since it was compiled: compile it again.")
+            raise InputError(
+                "the model has changed since it was compiled, or does something else for inputs of these sizes: "
+                "compile it again, for them."
+            )
         index = self._index(target, leaves)
         weights = self._program.weights()
         if weights is None:
