@@ -48,7 +48,7 @@ def _numbers(row: Row, gradient: Row) -> list[str]:
     memory = row["memory"] / row.get("gradient memory", gradient["memory"])
     cells = [f"{1000 * row['seconds']:.4g}", f"{row['ratio']:.2f} ({low:.2f}–{high:.2f})", f"{memory:.2f}"]
     cells.append(f"{row['forward']:.4g} + {row['back']:.4g}" if "forward" in row else "")
-    cells.append("{:.4g} + {:.4g}".format(*row["least"]))
+    cells.append("{:.4g} + {:.4g}".format(*row["least"]) if "least" in row else "")
     if "roofline" not in row:
         return [*cells, "", "", ""]
     rates = f"{row['flops/s'] / 1e12:.3g}", f"{row['bytes/s'] / 1e9:.3g}"

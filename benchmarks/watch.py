@@ -43,6 +43,8 @@ class Watch(TorchDispatchMode):
         """Storage -> how many weights it holds: cuDNN keeps those of an LSTM in one."""
         self._origin = {key: key for key in self._number}
         """Storage -> the storage of the parameters that it holds, or that its values were made from."""
+        self._unit: dict[int, tuple[int, float]] = {}
+        """Weights -> the direction of the model's own product with them, and its multiplications."""
         self(forward)
         self._unit = {origin: (direction, work) for (origin, direction), work in self._work.items()}
         self._origin = {key: key for key in self._unit}
@@ -76,7 +78,7 @@ class Watch(TorchDispatchMode):
         for weight, direction, work in products:
             if (origin := self._origin.get(_key(weight))) is not None:
                 self._work[origin, direction] += work
-        if not products:
+        if self._unit and not products:
             self._follow([x for x in args if isinstance(x, Tensor)], made)
         return result
 
@@ -139,7 +141,7 @@ FLOPS: dict[Any, Any] = {
     **flop_registry,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
-    aten.mkldnn_rnn_layer: _recurrent_flops,
-    aten.mkldnn_rnn_layer_backward: _recurrent_backward_flops,
+    **dict.fromkeys([aten.mkldnn_rnn_layer, aten._cudnn_rnn], _recurrent_flops),
+    **dict.fromkeys([aten.mkldnn_rnn_layer_backward, aten._cudnn_rnn_backward], _recurrent_backward_flops),
 }
 """Operation -> how many floating-point operations it takes; causal attention counts in full."""
