@@ -5,10 +5,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import relprop
 from relprop import view
+
+from .models import assert_same
 
 
 class Images(nn.Module):
@@ -233,3 +235,33 @@ def test_what_cannot_be_drawn(image, text, two_targets):
     with pytest.raises(ValueError, match=r"no picture for relevance of shape \[1, 4, 4, 4\]"):
         video.figure()
     assert video._repr_png_() is None
+
+
+class SharedInput(nn.Module):
+    """An input for each sample, and some that all samples have in common."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Embedding(4, 3)
+
+    def forward(self, x: Tensor, common: Tensor, places: Tensor) -> Tensor:
+        return (x * 2 + common.reshape(-1, 3).sum(0) + self.places(places).sum(0)).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("size", [3, 6])  # the latter could be a multiple of the number of samples
+def test_input_that_all_samples_share_is_named_in_the_ledger(size: int) -> None:
+    """Its relevance is right, and the books say that they balance for all samples together."""
+    model, x = SharedInput().double(), torch.rand(2, 3, dtype=torch.float64)
+    common, places = torch.rand(size, dtype=torch.float64), torch.tensor([1, 2, 3, 1])
+    explanation = relprop.LRP(model).explain((x, common, places), 0)
+    ledger = explanation.ledger
+    assert_same(explanation.relevance[0], 2 * x)
+    assert_same(explanation.relevance[1], 2 * common)
+    assert_same(explanation.relevance[2], 2 * model.places(places).sum(1).detach())
+    assert ledger.shared == {"common", "places"}
+    assert_same(ledger.inputs["common"], common.sum().expand(2))
+    assert_same(ledger.received.sum() + ledger.absorbed.sum(), ledger.seed.sum())
+    assert "received by common (shared by all samples)" in str(ledger)
+    assert "received by x  " in str(ledger)
+    alone = relprop.LRP(model).explain((x[:1], common, places), 0).ledger
+    assert not alone.shared

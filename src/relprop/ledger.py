@@ -36,12 +36,15 @@ class Ledger:
         seed: relevance at the start, [B].
         received: relevance of all explained inputs, [B].
         inputs: the same for each input by name, [B] each.
+        shared: names of inputs without a dimension for samples. Their relevance is not made sample by sample, so that
+            each is booked an equal part of it, and the books balance for all samples together.
         sinks: (kind, node) -> what was absorbed there, [B]; a node's name is ``module (operation)``.
     """
 
     seed: Tensor
     inputs: dict[str, Tensor] = field(default_factory=dict)
     sinks: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)
     modules: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
@@ -55,7 +58,7 @@ class Ledger:
 
     @property
     def residual(self) -> Tensor:
-        """seed - received - absorbed, [B]: zero but for rounding."""
+        """seed - received - absorbed, [B]: zero but for rounding; with shared inputs only its sum is."""
         return self.seed - self.received - self.absorbed
 
     def by_kind(self) -> dict[str, Tensor]:
@@ -86,7 +89,8 @@ class Ledger:
         samples = len(self.seed)
         lines = [f"ledger of {samples} sample{'s' if samples > 1 else ''}" + (" (summed)" if samples > 1 else "")]
         lines.append(line("seed", self.seed))
-        lines += [line(f"received by {name}", amount, 1) for name, amount in self.inputs.items()]
+        for name, amount in self.inputs.items():
+            lines.append(line(f"received by {name}" + " (shared by all samples)" * (name in self.shared), amount, 1))
         for kind, amount in sorted(self.by_kind().items(), key=lambda item: -item[1].abs().sum().item()):
             lines.append(line(MEANING.get(kind, kind), amount, 1))
         lines.append(line("residual", self.residual, 1))

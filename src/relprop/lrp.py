@@ -587,6 +587,8 @@ def _relevances(
             if ledger is not None:
                 name = graph.input_names[i] if len(explained) == 1 else f"{graph.input_names[i]} via {where(source)}"
                 amount = run.per_sample(relevance, source)
+                if run.is_shared(source):
+                    ledger.shared.add(name)
                 ledger.inputs[name] = ledger.inputs.get(name, torch.zeros_like(amount)) + amount
             total = total + (relevance if source is node else tokens(graph, node, source, leaves[i], relevance))
         if ledger is not None and not any(s in messages for s in explained):

@@ -193,11 +193,9 @@ class Run:
         b = self.batch or 1
         if b == 1 or amount.ndim == 0:
             return amount.sum().reshape(1).expand(b) / (1 if b == 1 else b)
-        if self._axes is None:
-            from .passes.batch_axis import batch_axes
-
-            self._axes = batch_axes(self.plan.graph, self.shapes, self.values, b)
-        dim, inner = self._axes.get(node, (0, 1))
+        if self.is_shared(node):
+            return amount.sum().reshape(1).expand(b) / b
+        dim, inner = self._batch_axes().get(node, (0, 1))
         if isinstance(inner, Tensor) and amount.shape[dim : dim + 1] == inner.shape:
             rows = amount.movedim(dim, 0).flatten(1).sum(1) if amount.ndim > 1 else amount
             return rows.new_zeros(b).index_add(0, inner, rows)
@@ -206,6 +204,17 @@ class Run:
             return amount.sum().reshape(1).expand(b) / b
         split = amount.movedim(dim, 0).reshape(-1, b, inner, *amount.shape[:dim], *amount.shape[dim + 1 :])
         return split.sum(dim=[d for d in range(split.ndim) if d != 1])
+
+    def is_shared(self, node: Node) -> bool:
+        """Whether what is explained has no dimension for the samples."""
+        return (self.batch or 1) > 1 and node in self.plan.sources and node not in self._batch_axes()
+
+    def _batch_axes(self) -> dict[Node, Any]:
+        if self._axes is None:
+            from .passes.batch_axis import batch_axes
+
+            self._axes = batch_axes(self.plan.graph, self.shapes, self.values, self.batch or 1)
+        return self._axes
 
     # -- the reverse sweep --------------------------------------------------------------------------------------------
 
