@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -100,3 +105,26 @@ def test_what_is_no_pair_of_embeddings() -> None:
         relprop.bilrp(lrp, torch.rand(2, 2).double(), torch.rand(3, 2).double())
     with pytest.raises(TargetError, match="one embedding per sample"):
         relprop.bilrp(lrp, torch.rand(2, 3, 2).double(), torch.rand(2, 3, 2).double())
+
+
+class Bar:
+    """Stands in for tqdm."""
+
+    shown: ClassVar[list[tuple[str, int]]] = []
+
+    def __init__(self, things: list, desc: str, **options: object):
+        self.shown.append((desc, len(things)))
+        self.things = things
+
+    def __iter__(self) -> Iterator:
+        return iter(self.things)
+
+
+def test_progress_is_shown_where_tqdm_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    lrp, x = relprop.LRP(nn.Linear(3, 5)), torch.rand(2, 1, 3)
+    without = relprop.bilrp(lrp, *x, progress=False)
+    monkeypatch.setitem(sys.modules, "tqdm", SimpleNamespace(tqdm=Bar))
+    assert torch.equal(relprop.bilrp(lrp, *x), without)
+    assert Bar.shown == [("bilrp: a", 5), ("bilrp: b", 5)]
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert torch.equal(relprop.bilrp(lrp, *x), without)

@@ -356,3 +356,12 @@ def test_a_target_function_that_raises_is_named_with_what_it_was_given() -> None
     assert isinstance(caught.value.__cause__, KeyError)
     with pytest.raises(TargetError, match="raised IndexError: index 7 is out of bounds"):
         relprop.LRP(nn.Linear(3, 2)).explain(x, lambda y: y[:, 7])
+
+
+def test_target_that_is_only_a_statistic_names_what_stands_in_between() -> None:
+    class Length(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.norm(dim=1)
+
+    with pytest.raises(TargetError, match=r"explained, but by way of .*norm.* held constant"):
+        relprop.LRP(Length()).attribute(torch.rand(2, 3))

@@ -31,7 +31,7 @@ from .message import Message
 from .plan import Plan, make_plan, refuse_gaps
 from .program import Program, trace
 from .propagate import GROWTH, Run, diagnose
-from .rules.base import table_version
+from .rules.base import STOPPED, table_version
 from .targets import Seed, Several, index_for, main_output, seed_at, seed_of
 
 BIAS_POLICIES = ("absorb", "redistribute", "zero")
@@ -339,6 +339,7 @@ class LRP:
         record: Sequence[str] = (),
         mask: Mapping[str, Any] | None = None,
         at: Any = None,
+        progress: Callable[[list[Any]], Iterable[Any]] = iter,
     ) -> Any:
         if seed not in SEEDS:
             raise ValueError(f"seed must be one of {', '.join(map(repr, SEEDS))}, got {seed!r}")
@@ -355,7 +356,7 @@ class LRP:
         run = Run(plan, leaves, retain=len(targets) > 1, differentiable=differentiable, batch=batch_size(leaves))
         output_leaves = run.outputs
         results, relevances = [], []
-        for one in targets:
+        for one in progress(targets):
             if start is not None:
                 found = _seed_at(run.values[start], channel_mask(start, channels), seed)
                 seeds = {start: Message(found.coefficients[0])}
@@ -511,8 +512,16 @@ def _seeds(graph: Graph, plan: Plan, found: Seed) -> dict[Node, Message]:
         if isinstance(node, Node) and (node in plan.steps or node in plan.sources or _is_pick(node, plan)):
             seeds[node] = seeds[node].plus(Message(c)) if node in seeds else Message(c)
     if not seeds:
-        raise TargetError("the target does not depend on any input that is explained.")
+        raise TargetError(f"the target does not depend on any input that is explained{_but_for(graph, plan, found)}.")
     return seeds
+
+
+def _but_for(graph: Graph, plan: Plan, found: Seed) -> str:
+    """The operation that stands between target and inputs, if one does."""
+    held = next((n for n in graph.nodes if n in plan.tainted and n.target in STOPPED), None)
+    if held is None or not any(graph.outputs[i] in plan.tainted for i in found.coefficients):
+        return ""
+    return f", but by way of {where(held)}: norms, other statistics, signs and rounded numbers are held constant"
 
 
 def _is_pick(node: Node, plan: Plan) -> bool:
