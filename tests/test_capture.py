@@ -428,6 +428,17 @@ def test_a_branch_for_exactly_one_sample_or_step(order: list[int], step: bool) -
         assert_same(explanation.relevance, scale * x * model.linear.weight[1].detach())
 
 
+def test_one_sample_may_be_as_others_where_one_step_is_not() -> None:
+    class AloneInTime(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sum((1, 2))[:, None] * (100 if x.shape[1] == 1 else 1)
+
+    lrp = relprop.LRP(AloneInTime())
+    for samples, steps in ((2, 2), (2, 3), (1, 3), (2, 1)):
+        x = torch.rand(samples, steps, 3, dtype=torch.float64)
+        assert_same(lrp.attribute(x, 0), x * (100 if steps == 1 else 1))
+
+
 def test_one_sample_is_captured_once_where_it_takes_no_branch_of_its_own() -> None:
     lrp = relprop.LRP(cnn())
     graphs = {id(lrp.plan(images(n, 16)).graph) for n in (1, 2, 1, 3)}
