@@ -40,9 +40,10 @@ class Message(NamedTuple):
     def __bool__(self) -> bool:
         return self.c is not None or self.r is not None
 
-    def plus(self, other: Message) -> Message:
-        """Messages of parallel branches add up."""
-        return Message(_add(self.c, other.c), _add(self.r, other.r))
+    def plus(self, other: Message, into: bool = False) -> Message:
+        """Messages of parallel branches add up; in the memory of the other's coefficient, if nobody else needs it."""
+        into = into and self.c is not None and other.c is not None and other.c.dtype == self.c.dtype
+        return Message(other.c.add_(self.c) if into else _add(self.c, other.c), _add(self.r, other.r))  # type: ignore[union-attr,arg-type]
 
     def scaled(self, factor: float | Tensor) -> Message:
         return Message(
@@ -71,8 +72,12 @@ def damped(c: Tensor, z: Tensor, epsilon: float | Tensor, nonnegative: bool = Fa
     size = z if nonnegative else z.abs()
     if torch.is_grad_enabled():
         return c * (size / (size + epsilon))
-    share = size + epsilon
-    return torch.div(size, share, out=share).mul_(c)
+    if isinstance(epsilon, Tensor) or size is z:
+        share = size + epsilon
+        return torch.div(size, share, out=share).mul_(c)
+    # c / (1 + ε / |z|), which needs no second tensor
+    torch.div(torch.tensor(epsilon, dtype=z.dtype, device=z.device), size, out=size)
+    return torch.div(c, size.add_(1), out=size)
 
 
 def quotient(relevance: Tensor, denominator: Tensor) -> Tensor:

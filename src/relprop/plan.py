@@ -343,7 +343,8 @@ def _schedule(plan: Plan, keep: set[Node]) -> None:
         for released in plan.release.values():
             if node in released:
                 released.remove(node)
-    layers = (layer_of(step.node, lambda n, s=step: n not in s.active) for step in plan.steps.values())  # type: ignore[misc]
+    modifying = [step for step in plan.steps.values() if step.rule.modifies_weights]
+    layers = (layer_of(step.node, lambda n, s=step: n not in s.active) for step in modifying)  # type: ignore[misc]
     plan.derived = Derived(plan.graph, [layer.weight for layer in layers if layer is not None])
     outputs = {o for o in plan.graph.outputs if isinstance(o, Node)} | set(plan.roots)
     last: dict[Node, Node] = {}

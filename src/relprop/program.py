@@ -24,6 +24,7 @@ from .errors import CaptureError, reason_of
 from .passes.packed import PACK
 from .plan import Plan
 from .propagate import Run, Weights, parameters_of
+from .rules.layers import input_gradient
 
 aten = torch.ops.aten
 
@@ -155,16 +156,10 @@ def _plain_kernels() -> Iterator[None]:
 def _convolution_backward(
     g: Tensor, x: Tensor, w: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *rest: Any
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradient of a convolution with respect to its input is a transposed one, and the other way round."""
     _, groups, wanted = rest
     if wanted[1] or wanted[2]:
         raise NotImplementedError("gradients of weights")
-    if transposed:
-        return aten.convolution.default(g, w, None, stride, padding, dilation, False, [0], groups), None, None
-    kernel = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[2:], strict=True)]
-    small = [(n - 1) * s - 2 * p + k for n, s, p, k in zip(g.shape[2:], stride, padding, kernel, strict=True)]
-    left = [n - m for n, m in zip(x.shape[2:], small, strict=True)]
-    return aten.convolution.default(g, w, None, stride, padding, dilation, True, left, groups), None, None
+    return input_gradient(g, w, x.shape, stride, padding, dilation, transposed, groups), None, None
 
 
 def _max_pool_backward(g: Tensor, x: Tensor, *rest: Any) -> Tensor:

@@ -250,7 +250,7 @@ class Run:
                     self.flow.append((node, message.relevance(self.values.get(node)).abs().sum()))
                 for source, sent in zip(step.active, step.rule.backward(call, message), strict=True):
                     if sent:
-                        self._file(source, sent, messages)
+                        self._file(source, sent, messages, step.rule.sends_new and not self.differentiable)
             call.messages.clear()
             if not self.retain:
                 call.saved.clear()
@@ -258,14 +258,14 @@ class Run:
                     self.values.pop(saved, None)
         return {n: m for n, m in messages.items() if n in sources}
 
-    def _file(self, node: Node, message: Message, messages: dict[Node, Message]) -> None:
+    def _file(self, node: Node, message: Message, messages: dict[Node, Message], new: bool = False) -> None:
         """Add a message to a node; one to a single output of several goes to the operation that made them."""
         if node.target is operator.getitem:
             parent, index = node.args
             slots = self.calls[parent].messages if parent in self.calls else {}  # type: ignore[index]
             slots[index] = slots[index].plus(message) if index in slots else message  # type: ignore[index]
         else:
-            messages[node] = messages[node].plus(message) if node in messages else message
+            messages[node] = messages[node].plus(message, into=new) if node in messages else message
 
     def _mask(self, node: Node, message: Message, mask: Callable[[Tensor], Tensor]) -> Message:
         value = self.values[node]

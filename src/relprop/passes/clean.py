@@ -21,6 +21,8 @@ IDENTITIES = {
     aten.alpha_dropout.default,
 }
 VIEWS = {aten.view.default, aten._unsafe_view.default}
+EVERYTHING = 2**63 - 1
+"""The end of a slice without an end."""
 CASTS = {aten._to_copy.default, aten.to.dtype, aten.to.device, aten.type_as.default}
 
 
@@ -50,6 +52,9 @@ def _is_identity(node: Node) -> bool:
     target: Any = node.target
     if target in IDENTITIES:
         return True
+    if target is aten.slice.Tensor:  # x[:]
+        _, _, start, end, step = (*node.args, None, None, None, None)[:5]
+        return start in (None, 0) and end in (None, EVERYTHING) and step in (None, 1)
     if target in CASTS and isinstance(node.args[0], Node):
         before: Any = node.args[0].meta.get("val")
         after: Any = node.meta.get("val")

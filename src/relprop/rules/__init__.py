@@ -13,6 +13,7 @@ from .products import Quotient, Signal, Uniform
 from .recurrent import Recurrent
 from .structural import Gradient
 from .sums import Sum
+from .views import View
 
 __all__ = [
     "CPLRP",
@@ -41,6 +42,7 @@ __all__ = [
     "Sum",
     "Taylor",
     "Uniform",
+    "View",
     "WSquare",
     "WinnerTakeAll",
     "ZBox",

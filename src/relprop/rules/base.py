@@ -60,6 +60,10 @@ class Rule:
 
     exact_output = False
     """The rule needs the output also where the relevance is zero."""
+    modifies_weights = True
+    """The rule may keep modified weights from call to call: the parameters are compared with what they were."""
+    sends_new = False
+    """The coefficients it sends are new tensors, which nothing else holds: sums may be made in their memory."""
 
     def __str__(self) -> str:
         return repr(self)

@@ -79,8 +79,11 @@ FROM_OUTPUT: dict[Any, Callable[..., Tensor]] = {aten.relu.default: _relu}
 
 def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
     if approximate == "tanh":
-        return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-    return 0.5 * (1 + torch.erf(x * math.sqrt(0.5)))
+        k = math.sqrt(2 / math.pi)
+        t = x.square().mul_(0.044715 * k).add_(k).mul_(x).tanh_()
+    else:
+        t = x.mul(math.sqrt(0.5)).erf_()
+    return t.add_(1).mul_(0.5)
 
 
 FROM_INPUT: dict[Any, Callable[..., Tensor]] = {

@@ -40,9 +40,17 @@ class Layer:
         """The layer with the values of ``needs`` in this run."""
         return self
 
+    def run(self, call: Call) -> Any:
+        """The operation itself."""
+        return call.run()
+
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
         """W a, without bias."""
         raise NotImplementedError
+
+    def forward_from(self, offset: Tensor, a: Tensor, w: Tensor) -> Tensor:
+        """W a + offset, in one operation if possible; the offset has the shape of :meth:`spread_bias`."""
+        return self.forward(a, w) + offset
 
     def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
         """W^T s, in the shape of the input."""
@@ -56,8 +64,17 @@ class Layer:
 class Dense(Layer):
     """``a @ w.T``"""
 
+    def run(self, call: Call) -> Any:
+        x = call.value(self.x)
+        return call.run({self.x: x.contiguous()})  # otherwise torch, outside of autograd, multiplies it row by row
+
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
-        return torch.nn.functional.linear(a, w)
+        return torch.nn.functional.linear(a.contiguous(), w)
+
+    def forward_from(self, offset: Tensor, a: Tensor, w: Tensor) -> Tensor:
+        if offset.ndim > 1:
+            return super().forward_from(offset, a, w)
+        return torch.nn.functional.linear(a.contiguous(), w, offset.expand(w.shape[0]))
 
     def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
         if s.ndim < 3:
@@ -134,11 +151,20 @@ class Convolution(Layer):
         )
 
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
+        return self._convolve(a, w, None)
+
+    def forward_from(self, offset: Tensor, a: Tensor, w: Tensor) -> Tensor:
+        channels = w.shape[1] * self.options.get("groups", 1) if self.transposed else w.shape[0]
+        if offset.numel() not in (1, channels):
+            return super().forward_from(offset, a, w)
+        return self._convolve(a, w, offset.reshape(-1).expand(channels).contiguous())
+
+    def _convolve(self, a: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         if a.ndim == self.dims + 1:  # a single sample without a batch dimension
-            return self.forward(a[None], w)[0]
+            return self._convolve(a[None], w, b)[0]
         if sides := self.options.get("sides"):
             a = torch.nn.functional.pad(a, sides)
-        return aten.convolution.default(a, w, None, *self._arguments())
+        return aten.convolution.default(a, w, b, *self._arguments())
 
     def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
         if len(shape) == self.dims + 1:
@@ -147,14 +173,34 @@ class Convolution(Layer):
         if sides:
             extra = [sum(pair) for pair in zip(sides[::2], sides[1::2], strict=True)][::-1]
             shape = [*shape[:2], *(n + e for n, e in zip(shape[2:], extra, strict=True))]
-        # the input's values play no part in its own gradient: a single number stands in for them
-        like = s.new_empty(1).expand(shape)
-        arguments = self._arguments()
-        c: Tensor = aten.convolution_backward.default(s, like, w, None, *arguments, [True, False, False])[0]
+        stride, padding, dilation, transposed, _, groups = self._arguments()
+        c = input_gradient(s, w, shape, stride, padding, dilation, transposed, groups)
         return torch.nn.functional.pad(c, [-n for n in sides]) if sides else c
 
     def spread_bias(self, b: Tensor) -> Tensor:
         return b if b.ndim > 1 else b.reshape(-1, *[1] * self.dims)
+
+
+def input_gradient(
+    s: Tensor,
+    w: Tensor,
+    shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    groups: int,
+) -> Tensor:
+    """W^T s of a convolution: a transposed convolution, and the other way round, in the shape of the input."""
+    rest = [0] * len(stride)
+    if not transposed:  # what a stride leaves over at the far end
+        kernel = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[2:], strict=True)]
+        sizes = zip(shape[2:], s.shape[2:], stride, padding, kernel, strict=True)
+        rest = [n - ((m - 1) * by - 2 * p + k) for n, m, by, p, k in sizes]
+    c: Tensor = aten.convolution.default(s, w, None, stride, padding, dilation, not transposed, rest, groups)
+    for d, n in enumerate(shape[2:], 2):
+        c = c if c.shape[d] == n else c.narrow(d, 0, n)
+    return c
 
 
 class Affine(Layer):

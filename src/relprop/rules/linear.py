@@ -110,6 +110,8 @@ class Neurons:
 
     def weight(self, key: Any, modify: Callable[[Tensor], Tensor]) -> Weight:
         """A modified weight ρ(w), made when it is first needed and kept until the parameters change."""
+        if not self.call.step.rule.modifies_weights:
+            return lambda: modify(self.w)
         return lambda: self.call.run_state.derived((self.layer.weight, key), lambda: modify(self.w))
 
     @property
@@ -120,11 +122,13 @@ class Neurons:
     def negative_weight(self) -> Weight:
         return self.weight("negative", negative)
 
-    def forward_by_sign(self, up: Weight, down: Weight) -> Tensor:
-        """Σ_j a_j⁺ up_jk + a_j⁻ down_jk"""
+    def forward_by_sign(self, up: Weight, down: Weight, b: Tensor | None, epsilon: float) -> Tensor:
+        """Σ_j a_j⁺ up_jk + a_j⁻ down_jk + b_k + ε"""
+        offset = up().new_tensor(epsilon) if b is None else b + epsilon
         if not self.signed:
-            return self.forward(self.a, up())
-        return self.forward(positive(self.a), up()) + self.forward(negative(self.a), down())
+            return self.layer.forward_from(offset, self.a, up())
+        z = self.layer.forward_from(offset, positive(self.a), up())
+        return _plus(z, self.forward(negative(self.a), down()))
 
     def transpose_by_sign(self, s: Tensor, up: Weight, down: Weight) -> Tensor:
         """Σ_k s_k up_jk for positive inputs, Σ_k s_k down_jk for negative ones"""
@@ -135,12 +139,12 @@ class Neurons:
     def transpose_both(self, s_up: Tensor, s_down: Tensor, up: Weight, k: float) -> Tensor:
         """Σ_k s_up up_jk + s_down down_jk for positive inputs, and the other way round for negative ones.
 
-        The two weights add up to a multiple of the plain one, up + down = k w, which saves a product.
+        The two weights add up to a multiple of the plain one, up + down = k w, which saves a product. s_up is used up.
         """
+        if not self.signed:
+            return _plus(self.transpose(_plus(s_up, s_down, -1), up()), self.transpose(s_down, self.w), k)
         difference = self.transpose(s_up - s_down, up())
         for_positive = torch.add(difference, self.transpose(s_down, self.w), alpha=k)
-        if not self.signed:
-            return for_positive
         return torch.where(self.a >= 0, for_positive, k * self.transpose(s_up, self.w) - difference)
 
     # -- what is absorbed ---------------------------------------------------------------------------------------------
@@ -189,7 +193,7 @@ class LinearRule(Rule):
     def forward(self, call: Call) -> Any:
         layer = layer_in(call)
         if call.step.bias != "zero" or layer.bias is None:
-            return call.run()
+            return layer.run(call)
         # z without bias cannot be had from z with bias: the difference of the two would be rounding where z is zero
         z = call.saved["z"] = layer.forward(call.value(layer.x), call.value(layer.weight))
         return z + layer.spread_bias(call.value(layer.bias))
@@ -221,6 +225,8 @@ class Epsilon(LinearRule):
 
     epsilon: float = 1e-6
     relative: bool = False
+    sends_new = True
+    modifies_weights = False
 
     def __post_init__(self) -> None:
         check_number(self, "epsilon", self.epsilon)
@@ -286,6 +292,7 @@ class Gamma(LinearRule):
 
     gamma: float = 0.25
     stabilizer: float = 1e-6
+    sends_new = True
 
     def __post_init__(self) -> None:
         check_number(self, "gamma", self.gamma)
@@ -296,21 +303,21 @@ class Gamma(LinearRule):
         favour_up = n.weight(("gamma up", self.gamma), lambda w: w + self.gamma * positive(w))
         favour_down = n.weight(("gamma down", self.gamma), lambda w: w + self.gamma * negative(w))
         bias_up = None if b is None else b + self.gamma * positive(b)
-        z_up = _plus(n.forward_by_sign(favour_up, favour_down), bias_up)
+        z_up = n.forward_by_sign(favour_up, favour_down, bias_up, self.stabilizer)
         if n.call.step.rectified:  # no relevance where z is negative
-            s = quotient(n.relevance, _plus(z_up, self.stabilizer))
+            s = quotient(n.relevance, z_up)
             n.absorb_bias(s, bias_up)
             n.absorb("stabiliser", lambda: s * self.stabilizer)
             return Message(c=n.transpose_by_sign(s, favour_up, favour_down))
         z, k = n.z, 2 + self.gamma
         is_up = z >= 0
-        z = torch.where(is_up, z_up, k * z - z_up)  # z + γ z⁺ or z + γ z⁻, and z = z⁺ + z⁻
-        s = quotient(n.relevance, stabilise(z, self.stabilizer))
+        z = torch.where(is_up, z_up, torch.sub(z_up, z, alpha=k).neg_())  # z + γ z⁺ + ε or z + γ z⁻ - ε; z = z⁺ + z⁻
+        s = quotient(n.relevance, z)
         s_up, s_down = torch.where(is_up, s, 0), torch.where(is_up, 0, s)
         if b is not None:
             n.absorb_bias(s_up, bias_up)
             n.absorb_bias(s_down, b + self.gamma * negative(b))
-        n.absorb("stabiliser", lambda: s * sign(z) * self.stabilizer)
+        n.absorb("stabiliser", lambda: (s_up - s_down) * self.stabilizer)
         return Message(c=n.transpose_both(s_up, s_down, favour_up, k))
 
 
@@ -332,6 +339,7 @@ class AlphaBeta(LinearRule):
     alpha: float = 2.0
     beta: float = 1.0
     stabilizer: float = 1e-6
+    sends_new = True
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "stabilizer"):
@@ -342,21 +350,23 @@ class AlphaBeta(LinearRule):
     def propagate(self, n: Neurons) -> Message:
         b, epsilon = n.b, self.stabilizer or stabiliser(n.w.dtype)
         b_up, b_down = (None, None) if b is None else (positive(b), negative(b))
-        z_up = _plus(n.forward_by_sign(n.positive_weight, n.negative_weight), b_up)
-        z_down = n.z - z_up
-        # z⁻ is the rest of z: what is left by rounding is no part
-        no_up, no_down = z_up == 0, z_down >= -64 * torch.finfo(z_up.dtype).eps * z_up
-        for_up = torch.full_like(z_up, self.alpha).masked_fill(no_down, 1)
-        for_down = torch.full_like(z_up, -self.beta).masked_fill(no_down, 0)
-        if not n.call.step.rectified:  # else there is no relevance without z⁺
-            for_up, for_down = for_up.masked_fill(no_up, 0), for_down.masked_fill(no_up & ~no_down, 1)
+        z_up = n.forward_by_sign(n.positive_weight, n.negative_weight, b_up, epsilon)
+        z_down = n.z - z_up  # z⁺ + ε and z⁻ - ε, whose sum is z
+        # what rounding leaves of z⁻ is no part
+        no_down = z_down >= torch.add(z_up.new_tensor(-epsilon), z_up, alpha=-64 * torch.finfo(z_up.dtype).eps)
         relevance = n.relevance
-        s_up = _times(quotient(relevance, _plus(z_up, epsilon)), for_up)
-        s_down = _times(quotient(relevance, _plus(z_down, -epsilon)), for_down)
+        down = (-self.beta * relevance).masked_fill_(no_down, 0)
+        up = relevance - down  # α - β = 1
+        if not n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
+            no_up = z_up <= epsilon
+            up, down = up.masked_fill_(no_up, 0), torch.where(no_up & ~no_down, relevance, down)
+            n.absorb("stabiliser", lambda: torch.where(no_up & no_down, n.relevance, 0))
+        del relevance  # a layer's size
+        s_up, s_down = quotient(up, z_up), quotient(down, z_down)
         n.absorb_bias(s_up, b_up)
         n.absorb_bias(s_down, b_down)
-        n.absorb("stabiliser", lambda: (s_up - s_down) * epsilon + torch.where(no_up & no_down, n.relevance, 0))
-        del relevance, for_up, for_down  # a layer's size each
+        n.absorb("stabiliser", lambda: (s_up - s_down) * epsilon)
+        del up, down
         return Message(c=n.transpose_both(s_up, s_down, n.positive_weight, 1))
 
 
@@ -371,6 +381,7 @@ class ZPlus(LinearRule):
     """
 
     stabilizer: float = 1e-6
+    sends_new = True
 
     def __post_init__(self) -> None:
         check_number(self, "stabilizer", self.stabilizer)
@@ -379,8 +390,7 @@ class ZPlus(LinearRule):
         epsilon = self.stabilizer or stabiliser(n.w.dtype)
         up, down = n.positive_weight, n.negative_weight
         b = None if n.b is None else positive(n.b)
-        z = _plus(n.forward_by_sign(up, down), b)
-        s = quotient(n.relevance, _plus(z, epsilon))  # z⁺ is not negative
+        s = quotient(n.relevance, n.forward_by_sign(up, down, b, epsilon))  # z⁺ is not negative
         n.absorb_bias(s, b)
         n.absorb("stabiliser", lambda: s * epsilon)
         return Message(c=n.transpose_by_sign(s, up, down))
@@ -482,14 +492,9 @@ class Flat(InputRule):
         return _spread(self, n, torch.ones_like(n.w))
 
 
-def _plus(z: Tensor, b: Tensor | float | None) -> Tensor:
-    """``z + b``, in the memory of a product that was just computed and is not needed any more."""
-    return z if b is None else z + b if torch.is_grad_enabled() else z.add_(b)
-
-
-def _times(s: Tensor, factor: Tensor) -> Tensor:
-    """``s * factor``, in the memory of what was just computed and is not needed any more."""
-    return s * factor if torch.is_grad_enabled() else s.mul_(factor)
+def _plus(z: Tensor, b: Tensor, k: float = 1) -> Tensor:
+    """``z + k b``, in the memory of a product that was just computed and is not needed any more."""
+    return torch.add(z, b, alpha=k) if torch.is_grad_enabled() else z.add_(b, alpha=k)
 
 
 def _spread(rule: InputRule, n: Neurons, w: Tensor) -> Message:

@@ -29,6 +29,7 @@ class HoldStatistics(Rule):
     """
 
     epsilon: float = 0.0
+    sends_new = True
 
     def supports(self, step: Step) -> str | None:
         if step.node.target not in NORMS:
@@ -87,7 +88,7 @@ class Groups:
         """The coefficient of x, from that of the scaled output."""
         g, dims = self._grouped(g)
         g = g * rstd
-        return (g - g.mean(dims, keepdim=True) if self.centred else g).reshape(shape)
+        return (g.sub_(g.mean(dims, keepdim=True)) if self.centred else g).reshape(shape)
 
     def mean(self, r: Tensor, shape: torch.Size) -> Tensor:
         r, dims = self._grouped(r)

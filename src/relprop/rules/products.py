@@ -6,13 +6,16 @@ With halves, ``(x1 * x2) * x3`` and ``x1 * (x2 * x3)`` give different answers: t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 from ..errors import RuleError
-from .base import Step, argument_of, nodes_in, register
-from .structural import Gradient
+from ..message import Message
+from .base import Call, Messages, Step, argument_of, nodes_in, register
+from .structural import Gradient, coefficient
 
 aten = torch.ops.aten
 
@@ -41,6 +44,34 @@ class Uniform(Gradient):
         factors = sum(n in step.active for n in nodes_in(step.node.args))  # x * x has two
         return 1.0 / max(1, factors)
 
+    # -- x * y, element by element: written out, since autograd's bookkeeping would take longer than the product -------
+
+    def signals(self, step: Step) -> list[tuple[Node, Any]]:
+        """The factors of x * y that get relevance, each with what it is multiplied by."""
+        x, y = step.node.args
+        return [(n, other) for n, other in ((x, y), (y, x)) if n in step.active]  # type: ignore[misc]
+
+    def saves(self, step: Step) -> set[Node]:
+        if not _elementwise(step.node):
+            return super().saves(step)
+        return {n for _, n in self.signals(step) if isinstance(n, Node)} | ({step.node} if step.form.r else set())
+
+    def forward(self, call: Call) -> Any:
+        return call.run() if _elementwise(call.node) else super().forward(call)
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        if not _elementwise(call.node):
+            return super().backward(call, message)
+        c = coefficient(call, message)
+        signals = self.signals(call.step)
+        if (factor := self.factor(call.step, call.active[0])) != 1:
+            c = c * factor
+        sent: dict[Node, Message] = {}
+        for node, other in signals:
+            part = Message((c * call.value(other)).sum_to_size(call.shape(node)))
+            sent[node] = sent[node].plus(part) if node in sent else part
+        return [sent[node] for node in call.active]
+
 
 @dataclass(frozen=True)
 class Signal(Uniform):
@@ -65,6 +96,11 @@ class Signal(Uniform):
     def carries(self, step: Step, node: Node) -> bool:
         return node is step.node.args[self.position]
 
+    def signals(self, step: Step) -> list[tuple[Node, Any]]:
+        x, y = step.node.args
+        pairs: list[tuple[Any, Any]] = [(x, y), (y, x)]
+        return pairs[self.position : self.position + 1]
+
     def factor(self, step: Step, node: Node) -> float:
         return 1.0
 
@@ -87,6 +123,12 @@ class Quotient(Uniform):
 
 
 UNIFORM = Uniform()
+
+
+def _elementwise(node: Node) -> bool:
+    value = node.meta.get("val")
+    return node.target is aten.mul.Tensor and isinstance(value, Tensor) and not value.dtype.is_complex
+
 
 WITHIN = {aten.prod.default, aten.prod.dim_int}
 """Products of the values of one tensor."""

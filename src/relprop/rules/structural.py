@@ -100,19 +100,23 @@ class Gradient(Rule):
 
     def backward(self, call: Call, message: Message) -> Messages:
         messages = call.messages or {0: message}
+        booked = self.constants(call.step) if call.step.accounting else []
         if not self.moves:
             messages = {i: Message(coefficient(call, m, i)) for i, m in messages.items()}
         twice = any(m.c is not None for m in messages.values()) and any(m.r is not None for m in messages.values())
-        c = self._pull_back(call, {i: m.c for i, m in messages.items()}, again=twice)
-        r = self._pull_back(call, {i: m.r for i, m in messages.items()})
-        for node in self.constants(call.step):
-            if call.step.accounting and (share := c.get(node)) is not None:
+        # a factor that several inputs have in common is multiplied in once, before the way back
+        common = 1.0 if booked else min((self.factor(call.step, n) for n in call.active), default=1.0)
+        shared = messages if common == 1 else {i: m.scaled(common) for i, m in messages.items()}
+        c = self._pull_back(call, {i: m.c for i, m in shared.items()}, again=twice)
+        r = self._pull_back(call, {i: m.r for i, m in shared.items()})
+        for node in booked:
+            if (share := c.get(node)) is not None:
                 kind = constant_kind(call, node)
                 shown = call.node if call.node.target in BROADCASTING else node
                 call.book(kind, lambda n=node, s=share: finite_product(call.value(n), s), node=shown)  # type: ignore[misc]
         sent = []
         for node in call.active:
-            factor = self.factor(call.step, node)
+            factor = self.factor(call.step, node) / common
             part = Message(c.get(node), r.get(node))
             sent.append(part if factor == 1 else part.scaled(factor))
         if (rest := self.rest(call)) is not None:
@@ -226,24 +230,8 @@ FILLS = Gradient(linear=True, moves=True, fills=True)
 register(
     "structural",
     MOVES,
-    aten.view.default,
-    aten._unsafe_view.default,
-    aten.reshape.default,
-    aten.flatten.using_ints,
-    aten.unflatten.int,
-    aten.squeeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.unsqueeze.default,
-    aten.expand.default,
-    aten.permute.default,
-    aten.transpose.int,
-    aten.t.default,
     aten.numpy_T.default,
-    aten.mT.default,
     aten.movedim.int,
-    aten.select.int,
-    aten.slice.Tensor,
     aten.narrow.default,
     aten.index.Tensor,
     aten.index_select.default,

@@ -1,0 +1,78 @@
+"""Views: operations that rearrange the values of one tensor. Relevance is rearranged back.
+
+The way back is the operation's own vector-Jacobian product, as for every linear operation (structural.py). It is
+another view, which is written out here: autograd's bookkeeping would take longer than the view itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..message import Message
+from .base import Call, Messages, Rule, register
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class View(Rule):
+    """R_in is R_out in the places it came from."""
+
+    moves = True
+
+    def __str__(self) -> str:
+        return "linear"
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        back = BACK[call.node.target]
+        shape, args = call.shape(call.active[0]), [call.value(a) for a in call.node.args[1:]]
+        return [Message(*(None if m is None else back(m, shape, *args) for m in message))]
+
+
+def _reshape(m: Tensor, shape: torch.Size, *_: Any) -> Tensor:
+    return m.reshape(shape)
+
+
+def _expand(m: Tensor, shape: torch.Size, *_: Any) -> Tensor:
+    return m.sum_to_size(shape)
+
+
+def _permute(m: Tensor, shape: torch.Size, dims: list[int]) -> Tensor:
+    return m.permute(sorted(range(m.ndim), key=lambda d: dims[d] % m.ndim))
+
+
+def _select(m: Tensor, shape: torch.Size, dim: int, index: int) -> Tensor:
+    return aten.select_backward.default(m, shape, dim, index)
+
+
+def _slice(m: Tensor, shape: torch.Size, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Tensor:
+    low, high = 0 if start is None else start, shape[dim] if end is None else end
+    return aten.slice_backward.default(m, shape, dim, low, high, step)
+
+
+BACK: dict[Any, Callable[..., Tensor]] = {
+    aten.view.default: _reshape,
+    aten._unsafe_view.default: _reshape,
+    aten.reshape.default: _reshape,
+    aten.flatten.using_ints: _reshape,
+    aten.unflatten.int: _reshape,
+    aten.squeeze.default: _reshape,
+    aten.squeeze.dim: _reshape,
+    aten.squeeze.dims: _reshape,
+    aten.unsqueeze.default: _reshape,
+    aten.expand.default: _expand,
+    aten.permute.default: _permute,
+    aten.transpose.int: lambda m, shape, i, j: m.transpose(i, j),
+    aten.t.default: lambda m, shape: m.t(),
+    aten.mT.default: lambda m, shape: m.mT,
+    aten.select.int: _select,
+    aten.slice.Tensor: _slice,
+}
+"""Operation -> the way back: what arrives, the shape of the input, and the operation's other arguments."""
+
+register("structural", View(), *BACK)
