@@ -8,6 +8,9 @@ from . import peers
 from .measure import Method, Run
 from .models import Case
 
+COMPILED = ("epsilon", "epsilon_plus", "attnlrp", "signal_takes_all")
+"""Composites that are also compiled, which takes a minute or more for each."""
+
 
 def all_for(case: Case, lrp: LRP, *, compiled: bool = True, others: bool = True) -> list[Method]:
     """The methods to compare on a case, those of relprop first, which share one capture."""
@@ -23,5 +26,6 @@ def all_for(case: Case, lrp: LRP, *, compiled: bool = True, others: bool = True)
 
     found = [Method("relprop", name, eager) for name in case.composites]
     if compiled:
-        found += [Method("relprop compiled", name, program, visible=False) for name in case.composites]
+        chosen = [name for name in case.composites if name in COMPILED]
+        found += [Method("relprop compiled", name, program, visible=False) for name in chosen]
     return found + (peers.all_for(case) if others else [])

@@ -45,9 +45,23 @@ Maker = Callable[[str, int], Case]
 def _vision(name: str, batch: int) -> Case:
     import torchvision
 
-    model = getattr(torchvision.models, name)(weights=None)
+    model = _lively(getattr(torchvision.models, name)(weights=None))
     x = torch.randn(batch, 3, 224, 224).clamp(-3, 3)  # the box of epsilon_gamma_box
     return Case(name, model, x, TRANSFORMER if name.startswith("vit") else CONVOLUTIONAL)
+
+
+def _lively(model: nn.Module) -> nn.Module:
+    """Untrained, EfficientNet's activations vanish, and the last layer of a ViT is zero: so would be relevance."""
+    for p in model.parameters():
+        if not p.any():
+            nn.init.normal_(p, std=0.02)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for m in norms:
+        m.momentum = 1.0  # statistics of the batch that comes
+    if norms:
+        with torch.no_grad():
+            model.train()(torch.randn(4, 3, 224, 224))
+    return model
 
 
 class Reader(nn.Module):
