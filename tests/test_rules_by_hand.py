@@ -12,6 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import relprop
+from relprop import rules
+
 POLICIES = ("absorb", "zero", "redistribute")
 TINY = 1e-12
 """a stabiliser that does not show"""
@@ -437,3 +440,18 @@ def test_activation_passes_relevance(activation: nn.Module, limit: float) -> Non
         explanation = explain(nn.Sequential(linear([weight]), activation), rules.LRP0(), [[3.0, 1.0]])
         assert_close(explanation.relevance, [[1.5 * f, -0.5 * f]])
         assert_balanced(explanation)
+
+
+@pytest.mark.parametrize("rule", [rules.Gamma(0.25, 1e-6), rules.AlphaBeta(), rules.ZPlus()], ids=str)
+def test_a_denominator_that_the_stabiliser_makes_zero_yields_no_nan(rule: rules.Rule) -> None:
+    # The hidden neuron has z = -1e-6, its denominator under LRP-γ is z + ε = 0, and the ReLU behind it lets no
+    # relevance come back: 0 / 0. All relevance is the bias' of the output.
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1)).double()
+    with torch.no_grad():
+        net[0].weight.fill_(-1)
+        net[2].weight.fill_(1)
+        net[2].bias.fill_(3)
+    x = torch.full((1, 1), 1e-6, dtype=torch.float64)
+    explanation = relprop.LRP(net, composite=rule).explain(x)
+    assert explanation.relevance.abs().max() < 1e-6
+    assert explanation.ledger.residual.abs().max() < 1e-12

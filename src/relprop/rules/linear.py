@@ -303,21 +303,23 @@ class Gamma(LinearRule):
         favour_up = n.weight(("gamma up", self.gamma), lambda w: w + self.gamma * positive(w))
         favour_down = n.weight(("gamma down", self.gamma), lambda w: w + self.gamma * negative(w))
         bias_up = None if b is None else b + self.gamma * positive(b)
-        z_up = n.forward_by_sign(favour_up, favour_down, bias_up, self.stabilizer)
+        epsilon = self.stabilizer or stabiliser(n.w.dtype)
+        z_up = n.forward_by_sign(favour_up, favour_down, bias_up, epsilon)
         if n.call.step.rectified:  # no relevance where z is negative
-            s = quotient(n.relevance, z_up)
+            s = quotient(n.relevance, z_up.clamp_(min=epsilon))
             n.absorb_bias(s, bias_up)
-            n.absorb("stabiliser", lambda: s * self.stabilizer)
+            n.absorb("stabiliser", lambda: s * epsilon)
             return Message(c=n.transpose_by_sign(s, favour_up, favour_down))
         z, k = n.z, 2 + self.gamma
-        is_up = z >= 0
-        z = torch.where(is_up, z_up, torch.sub(z_up, z, alpha=k).neg_())  # z + γ z⁺ + ε or z + γ z⁻ - ε; z = z⁺ + z⁻
+        is_up, z_down = z >= 0, torch.sub(z_up, z, alpha=k)  # z + γ z⁺ + ε, and -(z + γ z⁻ - ε), since z = z⁺ + z⁻
+        z = torch.where(is_up, z_up.clamp_(min=epsilon), z_down.clamp_(min=epsilon).neg_())
+        del z_up, z_down
         s = quotient(n.relevance, z)
         s_up, s_down = torch.where(is_up, s, 0), torch.where(is_up, 0, s)
         if b is not None:
             n.absorb_bias(s_up, bias_up)
             n.absorb_bias(s_down, b + self.gamma * negative(b))
-        n.absorb("stabiliser", lambda: (s_up - s_down) * self.stabilizer)
+        n.absorb("stabiliser", lambda: (s_up - s_down) * epsilon)
         return Message(c=n.transpose_both(s_up, s_down, favour_up, k))
 
 
@@ -351,7 +353,7 @@ class AlphaBeta(LinearRule):
         b, epsilon = n.b, self.stabilizer or stabiliser(n.w.dtype)
         b_up, b_down = (None, None) if b is None else (positive(b), negative(b))
         z_up = n.forward_by_sign(n.positive_weight, n.negative_weight, b_up, epsilon)
-        z_down = n.z - z_up  # z⁺ + ε and z⁻ - ε, whose sum is z
+        z_up, z_down = z_up.clamp_(min=epsilon), n.z - z_up  # z⁺ + ε and z⁻ - ε, whose sum is z
         # what rounding leaves of z⁻ is no part
         no_down = z_down >= torch.add(z_up.new_tensor(-epsilon), z_up, alpha=-64 * torch.finfo(z_up.dtype).eps)
         relevance = n.relevance
@@ -362,7 +364,7 @@ class AlphaBeta(LinearRule):
             up, down = up.masked_fill_(no_up, 0), torch.where(no_up & ~no_down, relevance, down)
             n.absorb("stabiliser", lambda: torch.where(no_up & no_down, n.relevance, 0))
         del relevance  # a layer's size
-        s_up, s_down = quotient(up, z_up), quotient(down, z_down)
+        s_up, s_down = quotient(up, z_up), quotient(down, z_down.clamp_(max=-epsilon))
         n.absorb_bias(s_up, b_up)
         n.absorb_bias(s_down, b_down)
         n.absorb("stabiliser", lambda: (s_up - s_down) * epsilon)
@@ -390,7 +392,7 @@ class ZPlus(LinearRule):
         epsilon = self.stabilizer or stabiliser(n.w.dtype)
         up, down = n.positive_weight, n.negative_weight
         b = None if n.b is None else positive(n.b)
-        s = quotient(n.relevance, n.forward_by_sign(up, down, b, epsilon))  # z⁺ is not negative
+        s = quotient(n.relevance, n.forward_by_sign(up, down, b, epsilon).clamp_(min=epsilon))  # whatever rounding says
         n.absorb_bias(s, b)
         n.absorb("stabiliser", lambda: s * epsilon)
         return Message(c=n.transpose_by_sign(s, up, down))
