@@ -461,3 +461,59 @@ def test_comparing_a_single_sample_leaves_the_model_and_chance_alone() -> None:
     relprop.LRP(model).attribute(torch.rand(1, 3, generator=torch.Generator().manual_seed(0)), 0)
     assert model.calls == 0
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Changes(nn.Module):
+    """Changes tensors in place, some of which others still look at."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.how, self.first, self.second = how, nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        if self.how == "unseen":
+            y = y.relu_().add_(1).mul_(2)
+        elif self.how == "seen through a view":
+            view = y.view(-1)
+            y.relu_()
+            y = y + view.view_as(y)
+        elif self.how == "seen through an identity":
+            kept = y
+            y = nn.functional.dropout(y, training=False).relu_() + kept
+        elif self.how == "seen later":
+            kept = y
+            y.add_(self.second(x)).relu_()
+            y = y + 2 * kept
+        elif self.how == "an input":
+            x.mul_(2)
+            y = y + x
+        elif self.how == "a part":
+            y[:, 1:3] = 0
+            y[:, 0].mul_(3)
+        return self.second(y)
+
+
+@pytest.mark.parametrize(
+    "how", ["unseen", "seen through a view", "seen through an identity", "seen later", "an input", "a part"]
+)
+def test_what_a_model_changes_in_place_is_seen_by_all_who_look(how: str) -> None:
+    torch.manual_seed(0)
+    model, x = Changes(how).double(), torch.randn(3, 4, dtype=torch.float64)
+    explanation = relprop.LRP(model, composite="lrp0").explain(x.clone(), target=1)
+    with torch.no_grad():
+        steps = 1e-6 * torch.eye(4, dtype=torch.float64)  # autograd itself refuses some of these
+        slopes = [(model(x + step)[:, 1] - model(x - step)[:, 1]) / 2e-6 for step in steps]
+        assert_same(explanation.output, model(x.clone()), 1e-12)
+    assert_same(explanation.relevance, torch.stack(slopes, 1) * x, 1e-7)
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_an_exported_program_is_left_as_it_is(decomposed: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(), nn.ReLU(inplace=True)).eval()
+    x = torch.randn(2, 1, 6, 6)
+    program = torch.export.export(model, (x,))
+    program = program.run_decompositions({}) if decomposed else program
+    before = str(program.graph)
+    relprop.LRP(program).attribute(x, target=(0, 1, 1))
+    assert str(program.graph) == before

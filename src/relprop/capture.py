@@ -13,8 +13,9 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache, partial, update_wrapper
+from functools import partial, update_wrapper
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from .archive import load
 from .derived import checksum
 from .errors import CaptureError, InputError, reason_of
+from .functional import functional, replace_in_place
 from .graph import READING, Graph
 from .passes import canonize
 from .passes.recurrent import WholeLayers
@@ -182,7 +184,7 @@ class Capturer:
     ) -> Graph:
         if self.model is None:
             assert self.program is not None
-            return to_graph(self.program, _program_lookup(self.program))
+            return to_graph(functional(self.program), _program_lookup(self.program))
         failures: list[Exception] = []
         # with every dimension open that has varied, with the batch alone open, with none
         openings = [before, *([[]] if before else []), None] if before is not None else [None]
@@ -330,7 +332,8 @@ def _export(
     with warnings.catch_warnings(), torch.no_grad(), WholeLayers(), _silent():
         warnings.simplefilter("ignore")
         program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
-        return program.run_decompositions(everyday())
+        replace_in_place(program)
+        return functional(program)
 
 
 def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
@@ -361,7 +364,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> G
         )(values, inputs)
         recorded.graph.eliminate_dead_code(_must_stay)  # values that the model looked at to choose its way
         recorded.recompile()
-        program = torch.export.export(recorded, (values, inputs), strict=False).run_decompositions(everyday())
+        program = functional(torch.export.export(recorded, (values, inputs), strict=False))
     graph = to_graph(program, _module_lookup(model, _program_state(program)), canonical=False)
     placeholders = graph.inputs
     graph.parameters.update(dict(zip(placeholders[: len(names)], names, strict=True)))  # type: ignore[arg-type]
@@ -389,36 +392,11 @@ def _silent() -> Iterator[None]:
         logger.disabled = before
 
 
-EVERYDAY = """
-    absolute addcdiv arccos arccosh arcsin arcsinh arctan arctanh atleast_1d atleast_2d atleast_3d
-    binary_cross_entropy binary_cross_entropy_with_logits block_diag broadcast_tensors clip column_stack concat
-    concatenate cosine_embedding_loss cosine_similarity cross_entropy_loss cumulative_trapezoid diag_embed divide
-    dstack fft_fftshift fft_ifftshift fix fliplr flipud float_power hstack huber_loss index_copy index_fill inner
-    kl_div l1_loss linalg_matrix_norm linalg_matrix_power linalg_multi_dot linalg_norm linalg_vecdot
-    margin_ranking_loss matrix_power meshgrid mse_loss msort nanmean nansum negative nll_loss_nd poisson_nll_loss
-    row_stack smooth_l1_loss special_erf special_erfc special_exp2 special_expit special_expm1 special_gammaln
-    special_log1p special_log_softmax special_logit special_logsumexp special_ndtr special_psi special_sinc
-    special_softmax std_mean subtract sum_to_size take tensordot trapezoid trapz triplet_margin_loss vander vstack
-""".split()
-"""Operations that are short for others, which have rules."""
-
-
-@cache
-def everyday() -> dict[Any, Any]:
-    """How torch writes them out."""
-    known = torch.export.default_decompositions()
-    return {op: known[op] for op in list(known) if str(op).split(".")[1] in EVERYDAY}
-
-
 def to_graph(program: ExportedProgram, lookup: Callable[[str], Tensor], canonical: bool = True) -> Graph:
     """An exported program as a canonical graph."""
     if any(spec.kind == InputKind.CUSTOM_OBJ for spec in program.graph_signature.input_specs):
         raise CaptureError("the program holds a custom object (a ScriptObject); only tensors can be explained.")
-    if canonical and not _is_functional(program):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = program.run_decompositions(everyday())
-    fx = program.graph_module.graph
+    fx = deepcopy(program.graph)  # which the passes rewrite
     placeholders = [node for node in fx.nodes if node.op == "placeholder"]
     inputs: list[Any] = []
     parameters = {}
@@ -453,15 +431,6 @@ def _unwrap_paths(fx: torch.fx.Graph) -> None:
         if stack := node.meta.get("nn_module_stack"):
             entries = [(key, path.removeprefix("inner").removeprefix("."), kind) for key, (path, kind) in stack.items()]
             node.meta["nn_module_stack"] = {key: (path, kind) for key, path, kind in entries[1:]}
-
-
-def _is_functional(program: ExportedProgram) -> bool:
-    """Whether in-place operations are gone already (a program that was decomposed before it was saved)."""
-    return not any(
-        isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-        for node in program.graph.nodes
-        if node.op == "call_function"
-    ) and not any("batch_norm.default" in str(node.target) for node in program.graph.nodes)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ IDENTITIES = {
 VIEWS = {aten.view.default, aten._unsafe_view.default}
 EVERYTHING = 2**63 - 1
 """The end of a slice without an end."""
-CASTS = {aten._to_copy.default, aten.to.dtype, aten.to.device, aten.type_as.default}
+CASTS = {aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.type_as.default}
 
 
 def clean(graph: Graph) -> None:

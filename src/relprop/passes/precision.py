@@ -15,7 +15,7 @@ from ..graph import Graph
 
 aten = torch.ops.aten
 
-CASTS = {aten._to_copy.default, aten.to.dtype, aten.type_as.default}
+CASTS = {aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout, aten.type_as.default}
 STRICT = {
     *(aten.matmul.default, aten.mm.default, aten.bmm.default, aten.einsum.default, aten.linear.default),
     *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.scaled_dot_product_attention.default),

@@ -260,6 +260,8 @@ register(
     aten.clone.default,
     aten._to_copy.default,
     aten.to.dtype,
+    aten.to.dtype_layout,
+    aten.to.device,
     aten.type_as.default,
     aten.tril.default,
     aten.triu.default,
