@@ -48,6 +48,8 @@ class Plan:
     """Node -> values that are not needed by the forward run after it."""
     saved: set[Node] = field(default_factory=set)
     """Values that the reverse sweep needs."""
+    keep: set[Node] = field(default_factory=set)
+    """Values that are asked for afterwards."""
     release: dict[Node, list[Node]] = field(default_factory=dict)
     """Step -> saved values that nothing needs after it in the reverse sweep."""
     derived: Derived = field(init=False)
@@ -338,6 +340,7 @@ def _schedule(plan: Plan, keep: set[Node]) -> None:
         plan.release.setdefault(step_node, []).append(node)
     if any(step.accounting for step in plan.steps.values()):  # the ledger follows rows
         keep = keep | followed(plan.graph)
+    plan.keep = keep
     plan.saved |= keep
     for node in keep:
         for released in plan.release.values():

@@ -6,7 +6,7 @@ import math
 import operator
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -67,7 +67,6 @@ class Run:
         self.leaves, self.batch, self.weights = leaves, batch, weights
         self.flow: list[tuple[Node, Tensor]] | None = None
         self._anchor = torch.zeros((), requires_grad=True)
-        self._owned: set[Node] = set()
         self._axes: dict[Node, Any] | None = None
         self._seeds(leaves)
         self._derived = {} if differentiable else weights.derived if weights else plan.derived.current(self.values)
@@ -95,23 +94,26 @@ class Run:
         return value if self.differentiable else value.detach()
 
     def _forward(self) -> None:
-        plan, values = self.plan, self.values
+        self.values.update(self._constants)
+        self._execute(self.plan.order, self.plan.last_use)
+
+    def _execute(self, nodes: Iterable[Node], last_use: dict[Node, list[Node]]) -> None:
+        """Run operations in order, and free every value after its last use."""
+        steps, values = self.plan.steps, self.values
         this = weakref.proxy(self)  # calls belong to the run: a cycle would keep all values until a garbage collection
-        values.update(self._constants)
-        for node in plan.order:
+        for node in nodes:
             if node in self._constants:
                 continue
-            step = plan.steps.get(node)
+            step = steps.get(node)
             if step is None:
                 value = run_node(node, values)
             else:
-                call = self.calls[node] = Call(step, this)
+                call = self.calls.setdefault(node, Call(step, this))
                 value = step.rule.forward(call)
-                self._owned.add(node)
             values[node] = value
             if isinstance(value, Tensor):
                 self.shapes[node] = value.shape
-            for used in plan.last_use.get(node, ()):
+            for used in last_use.get(node, ()):
                 if used not in self._constants and not self.hold:
                     values.pop(used, None)
 
@@ -239,6 +241,7 @@ class Run:
         for node in [n for n in messages if n.target is operator.getitem]:
             self._file(node, messages.pop(node), messages)
         for node, step in reversed(plan.steps.items()):
+            self._reach(node)
             message = messages.pop(node, Message())
             call = self.calls[node]
             if message or call.messages:
@@ -257,6 +260,9 @@ class Run:
                 for saved in plan.release.get(node, ()):
                     self.values.pop(saved, None)
         return {n: m for n, m in messages.items() if n in sources}
+
+    def _reach(self, node: Node) -> None:
+        """The reverse sweep comes to an operation."""
 
     def _file(self, node: Node, message: Message, messages: dict[Node, Message], new: bool = False) -> None:
         """Add a message to a node; one to a single output of several goes to the operation that made them."""
