@@ -51,7 +51,7 @@ SMALL = 1 << 13
 
 def checksum(tensors: list[Tensor]) -> list[Tensor]:
     """What changes when any value does: the sum of a tensor's bits, and some of its values, as sums know no order."""
-    flat = [t.detach().reshape(-1) for t in tensors]
+    flat = [_in_memory_order(t.detach()).reshape(-1) for t in tensors]
     values = [t if len(t) < SMALL else t[:: len(t) // 64] for t in flat]
     kinds = dict.fromkeys((v.dtype, v.device) for v in values)
     parts = [torch.cat([v for v in values if (v.dtype, v.device) == kind]) for kind in kinds]
@@ -62,4 +62,10 @@ def checksum(tensors: list[Tensor]) -> list[Tensor]:
             end = start + (len(t) - start) // step * step
             parts.append(t[start:end].view(torch.int64).sum())
             parts += [p.clone() for p in (t[:start], t[end:]) if len(p)]
+    parts.append(torch.tensor([n for t in tensors for n in t.stride()]))
     return parts
+
+
+def _in_memory_order(t: Tensor) -> Tensor:
+    """The same values as they lie in memory, so that none has to be copied to read them in a row."""
+    return t if t.is_contiguous() else t.permute(sorted(range(t.ndim), key=t.stride, reverse=True))
