@@ -47,6 +47,7 @@ def process() -> tuple[object, ...]:
     return (
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
         torch.get_default_dtype(),
         torch.get_rng_state().numpy().tobytes(),
         torch.are_deterministic_algorithms_enabled(),
@@ -71,6 +72,7 @@ def model_with_everything() -> nn.Module:
 CALLS = {
     "attribute": lambda lrp, x: lrp.attribute(x, 1),
     "explain": lambda lrp, x: lrp.explain(x, 1, record=["*"]),
+    "parts": lambda lrp, x: lrp.attribute(x, 1, micro_batch=1),
     "several": lambda lrp, x: lrp.attribute(x, [0, 1, 2]),
     "function": lambda lrp, x: lrp.attribute(x, lambda y: y[:, 0] - y[:, 1]),
     "mask": lambda lrp, x: lrp.explain(x, 1, mask={"conv1": [0, 2]}),

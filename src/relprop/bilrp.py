@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,9 +11,12 @@ from torch import Tensor
 
 from .errors import TargetError
 from .lrp import LRP
+from .modes import own_modes
+from .progress import Progress, bar
 from .targets import main_output
 
 
+@own_modes()
 def bilrp(
     lrp: LRP,
     a: Any,
@@ -50,23 +52,13 @@ def bilrp(
         ValueError: if several inputs have relevance and ``wrt`` names none, or the batches differ.
         InputError, CaptureError, UnsupportedOperation: as :meth:`LRP.attribute`.
     """
-    one, two = (_factor(lrp, x, wrt, reduce, _bar(name) if progress else iter) for x, name in ((a, "a"), (b, "b")))
+    one, two = (
+        _factor(lrp, x, wrt, reduce, bar(f"bilrp: {name}") if progress else iter) for x, name in ((a, "a"), (b, "b"))
+    )
     if one.shape[:2] != two.shape[:2]:
         raise ValueError(f"a has {one.shape[1]} samples and b {two.shape[1]}: BiLRP explains pairs")
     pairs = torch.einsum("mbj,mbk->bjk", one.flatten(2), two.flatten(2))
     return pairs.reshape(one.shape[1], *one.shape[2:], *two.shape[2:])
-
-
-Progress = Callable[[list[Any]], Iterable[Any]]
-
-
-def _bar(name: str) -> Progress:
-    """A progress bar over the dimensions of the embedding."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return iter
-    return partial(tqdm, desc=f"bilrp: {name}", leave=False, disable=None)
 
 
 def _factor(lrp: LRP, x: Any, wrt: Any, reduce: Callable[[Tensor], Tensor] | None, progress: Progress) -> Tensor:

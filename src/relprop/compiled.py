@@ -12,6 +12,7 @@ from torch import Tensor
 from .capture import batch_size
 from .errors import InputError, TargetError
 from .graph import Graph
+from .modes import own_modes
 from .program import Program
 from .targets import index_for
 
@@ -34,6 +35,7 @@ class Compiled:
         self._names = names  # of the examples, if they were named
         self._run = torch.compile(program.graph, fullgraph=True, dynamic=program.dynamic)
 
+    @own_modes()
     def attribute(self, inputs: Any, target: Any = None) -> Any:
         """Relevance of the inputs, as :meth:`relprop.LRP.attribute` has it.
 

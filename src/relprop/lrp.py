@@ -18,6 +18,7 @@ from torch.fx import Node
 from torch.nn.utils.rnn import PackedSequence
 
 from .capture import Capturer, batch_size
+from .checkpoint import Checkpointed
 from .compiled import Compiled
 from .composites import of
 from .embeddings import token_nodes, tokens
@@ -28,8 +29,11 @@ from .graph import Graph, is_float, where
 from .hidden import channel_mask, module_outputs
 from .ledger import Ledger
 from .message import Message
+from .micro_batch import in_parts
+from .modes import own_modes
 from .plan import Plan, make_plan, refuse_gaps
 from .program import Program, trace
+from .progress import bar
 from .propagate import GROWTH, Run, diagnose
 from .rules.base import STOPPED, table_version
 from .targets import Seed, Several, index_for, main_output, seed_at, seed_of
@@ -92,7 +96,16 @@ class LRP:
     # -- the public face ----------------------------------------------------------------------------------------------
 
     def attribute(
-        self, inputs: Any, target: Any = None, *, wrt: Any = None, seed: str = "output", create_graph: bool = False
+        self,
+        inputs: Any,
+        target: Any = None,
+        *,
+        wrt: Any = None,
+        seed: str = "output",
+        create_graph: bool = False,
+        checkpoint: bool = False,
+        micro_batch: int | None = None,
+        progress: bool = True,
     ) -> Any:
         """Relevance of the inputs.
 
@@ -106,14 +119,40 @@ class LRP:
             seed: "output" starts with the explained value as relevance, "unit" with one.
             create_graph: keep the graph, so that relevance can be differentiated with respect to inputs and parameters
                 (training on explanations, Ross et al. 2017). It costs the memory of a forward and a backward pass.
+            checkpoint: run the network once more, part by part on the way back, instead of holding all that this needs:
+                memory grows with the square root of the depth. It has no effect together with ``create_graph``.
+            micro_batch: explain so many samples at a time, when all at once do not fit into memory. Inputs with the
+                samples in their first dimension, and indices per sample, are split; the other inputs are shared by all
+                parts, and their relevance is summed. A function is called for each part.
+            progress: show which part it is at, on a terminal and where tqdm is installed.
 
         Returns:
             Relevance in the structure and shape of the inputs; None for an input that is not explained.
 
         Raises:
             InputError, TargetError, CaptureError, UnsupportedOperation: with what came, and what was expected.
+            ValueError: if there is no such seed, or ``micro_batch`` is no number of samples.
         """
-        return self._explain(inputs, target, wrt=wrt, seed=seed, accounting=False, differentiable=create_graph)[0]
+        explain = partial(
+            self._explain, wrt=wrt, seed=seed, accounting=False, differentiable=create_graph, checkpoint=checkpoint
+        )
+        if micro_batch is None:
+            return explain(inputs, target)[0]
+        leaves, spec = pytree.tree_flatten(_call_of(inputs))
+
+        def call(part: list[Any]) -> Any:
+            args, kwargs = pytree.tree_unflatten(part, spec)
+            return kwargs or args
+
+        found = in_parts(
+            lambda part: self._graph_of(call(part))[0],
+            leaves,
+            target,
+            micro_batch,
+            lambda part, one: pytree.tree_leaves(explain(call(part), one)[0]),
+            bar("attribute") if progress else iter,
+        )
+        return _like_inputs(inputs, *pytree.tree_unflatten(found, spec))
 
     def explain(
         self,
@@ -125,11 +164,12 @@ class LRP:
         record: str | Iterable[str] = (),
         mask: Mapping[str, Any] | None = None,
         at: tuple[str, Any] | str | None = None,
+        checkpoint: bool = False,
     ) -> Explanation:
         """Relevance of the inputs, with the ledger and the relevance of hidden tensors.
 
         Args:
-            inputs: as in :meth:`attribute`.
+            inputs: as in :meth:`attribute`, but always all at once: hidden tensors need not have samples to split.
             target: as in :meth:`attribute`.
             wrt: as in :meth:`attribute`.
             seed: as in :meth:`attribute`.
@@ -138,6 +178,7 @@ class LRP:
                 an int, a list of ints, a tensor that multiplies the relevance, or a function from activation to tensor.
             at: start at a hidden module instead of the output: its path, or ``(path, channels)``. Relevance starts as
                 the activation of these channels.
+            checkpoint: as in :meth:`attribute`.
 
         Raises:
             SelectionError: if a pattern or path matches no module.
@@ -147,7 +188,7 @@ class LRP:
         if mask is not None and not isinstance(mask, Mapping):
             raise SelectionError(f"mask must be a dict, module path -> channels, got {mask!r}.")
         relevance, results, plan, values, output = self._explain(
-            inputs, target, wrt=wrt, seed=seed, accounting=True, record=record, mask=mask, at=at
+            inputs, target, wrt=wrt, seed=seed, accounting=True, record=record, mask=mask, at=at, checkpoint=checkpoint
         )
         stacked = isinstance(target, (Several, list))
         ledgers = [ledger for _, ledger, _ in results]
@@ -247,7 +288,7 @@ class LRP:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    @torch.inference_mode(False)
+    @own_modes()
     def _program(
         self, inputs: Any, target: Any, wrt: Any, seed: str, dynamic: bool, *, portable: bool = False
     ) -> Program:
@@ -282,7 +323,7 @@ class LRP:
     def _graph(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Graph, list[Any]]:
         leaves = pytree.tree_leaves((args, kwargs))
         _check_inputs(leaves, self._capturer)
-        with torch.inference_mode(False):
+        with own_modes():
             graph = self._capturer(args, kwargs)
         return graph, leaves
 
@@ -326,7 +367,7 @@ class LRP:
             self._plans[key] = (graph, plan)  # the graph is kept alive, so that its id stays its own
         return self._plans[key][1]
 
-    @torch.inference_mode(False)  # autograd, which some rules use, is off within it
+    @own_modes()
     def _explain(
         self,
         inputs: Any,
@@ -336,6 +377,7 @@ class LRP:
         seed: str,
         accounting: bool,
         differentiable: bool = False,
+        checkpoint: bool = False,
         record: Sequence[str] = (),
         mask: Mapping[str, Any] | None = None,
         at: Any = None,
@@ -353,7 +395,8 @@ class LRP:
         # which of several outputs a function uses is known when it has been called
         plan = self._plan(graph, leaves, wrt, roots, accounting=accounting, strict=len(roots) < 2, keep=keep)
         targets = _targets(target)
-        run = Run(plan, leaves, retain=len(targets) > 1, differentiable=differentiable, batch=batch_size(leaves))
+        run_as = Checkpointed if checkpoint and not differentiable else Run
+        run = run_as(plan, leaves, retain=len(targets) > 1, differentiable=differentiable, batch=batch_size(leaves))
         output_leaves = run.outputs
         results, relevances = [], []
         for one in progress(targets):
@@ -587,7 +630,7 @@ def _relevances(
         explained = [node] if node in plan.sources else [n for n in token_nodes(graph, node) if n in plan.sources]
         if not explained:
             continue
-        total = torch.zeros(leaves[i].shape, dtype=_relevance_dtype(leaves[i]), device=leaves[i].device)
+        total = torch.zeros_like(leaves[i], dtype=_relevance_dtype(leaves[i]))
         for source in explained:
             message = messages.get(source)
             if message is None:
