@@ -49,6 +49,8 @@ class Step:
     """True if a ledger is kept."""
     reason: str = ""
     """Why this rule: the selector that chose it, or "default"."""
+    layer: Any = None
+    """What a rule of linear operations knows of its operation, once it has asked."""
 
     @property
     def saves(self) -> set[Node]:

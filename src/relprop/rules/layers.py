@@ -220,8 +220,9 @@ class Affine(Layer):
 
 def layer_in(call: Call) -> Layer:
     """The layer that a call is, ready to be applied."""
-    layer = layer_of(call.node, lambda n: n not in call.active)
-    assert layer is not None
+    if call.step.layer is None:
+        call.step.layer = layer_of(call.node, lambda n: n not in call.active)
+    layer: Layer = call.step.layer
     return layer.bind(call)
 
 

@@ -1,4 +1,4 @@
-"""Views: operations that rearrange the values of one tensor. Relevance is rearranged back.
+"""Views: operations that rearrange values. Relevance is rearranged back.
 
 The way back is the operation's own vector-Jacobian product, as for every linear operation (structural.py). It is
 another view, which is written out here: autograd's bookkeeping would take longer than the view itself.
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..message import Message
-from .base import Call, Messages, Rule, register
+from .base import Call, Messages, Rule, Step, register
+from .structural import Gradient, constant_inputs
 
 aten = torch.ops.aten
 
@@ -76,3 +77,47 @@ BACK: dict[Any, Callable[..., Tensor]] = {
 """Operation -> the way back: what arrives, the shape of the input, and the operation's other arguments."""
 
 register("structural", View(), *BACK)
+
+
+@dataclass(frozen=True)
+class Negation(Rule):
+    """-x has the relevance of x: only the coefficient changes its sign."""
+
+    def __str__(self) -> str:
+        return "linear"
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        return [Message(None if message.c is None else -message.c, message.r)]
+
+
+@dataclass(frozen=True)
+class Concatenation(Gradient):
+    """Every part gets back what is its own. Parts that are constants have a share, which is booked."""
+
+    linear: bool = True
+    moves: bool = True
+
+    def forward(self, call: Call) -> Any:
+        return super().forward(call) if _has_constants(call.step) else call.run()
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        if _has_constants(call.step):
+            return super().backward(call, message)
+        parts, dim = call.node.args[0], call.argument(1, "dim", 0)
+        sizes = [call.shape(n)[dim] for n in parts]  # type: ignore[union-attr,arg-type]
+        sent: dict[Any, Message] = {}
+        for i, node in enumerate(parts):  # type: ignore[arg-type]
+            start = sum(sizes[:i])
+            piece = Message(*(None if m is None else m.narrow(dim, start, sizes[i]) for m in message))
+            sent[node] = sent[node].plus(piece) if node in sent else piece
+        return [sent[node] for node in call.active]
+
+
+def _has_constants(step: Step) -> bool:
+    """Also an empty tensor, which torch.cat takes whatever its shape."""
+    parts: Any = step.node.args[0]
+    return bool(constant_inputs(step)) or any(n.meta["val"].ndim != step.node.meta["val"].ndim for n in parts)
+
+
+register("structural", Negation(), aten.neg.default)
+register("structural", Concatenation(), aten.cat.default)
