@@ -517,3 +517,23 @@ def test_an_exported_program_is_left_as_it_is(decomposed: bool) -> None:
     before = str(program.graph)
     relprop.LRP(program).attribute(x, target=(0, 1, 1))
     assert str(program.graph) == before
+
+
+class MovesAndCasts(nn.Module):
+    """Brings a parameter to the device and precision of something else, as rotary embeddings do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.linear = nn.Parameter(torch.rand(4)), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.scale.to(x.device, torch.float32) * torch.ones((), dtype=torch.float32)
+        return self.linear(x * scale.to(x.device, x.dtype))
+
+
+def test_a_cast_that_names_a_device_is_left_out_in_double_precision_too() -> None:
+    torch.manual_seed(0)
+    model, x = MovesAndCasts().double(), torch.randn(2, 4, dtype=torch.float64)
+    explanation = relprop.LRP(model).explain(x, target=1)
+    assert_same(explanation.output, model(x), 1e-6)  # the model itself rounds to single precision
+    assert_balanced(explanation)

@@ -12,10 +12,10 @@ import torch
 from torch.fx import Node
 
 from ..graph import Graph
+from .clean import CASTS
 
 aten = torch.ops.aten
 
-CASTS = {aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout, aten.type_as.default}
 STRICT = {
     *(aten.matmul.default, aten.mm.default, aten.bmm.default, aten.einsum.default, aten.linear.default),
     *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.scaled_dot_product_attention.default),
