@@ -59,13 +59,9 @@ def _is_known(node: Node) -> bool:
     if not calls(node):
         return node.op in ("placeholder", "output")
     target: Any = node.target
-    if isinstance(target, torch._ops.OpOverload) and (target._schema.is_mutable or target in everyday()):
+    if _is_mutable(target) or target in everyday():
         return False
-    if (
-        target is operator.getitem
-        or any(target in known for known in KNOWN)
-        or getattr(target, "namespace", "") == OURS
-    ):
+    if getattr(target, "namespace", "") == OURS or any(target in known for known in KNOWN):
         return True
     return not _holds_numbers(node) or not any(map(_holds_numbers, node.all_input_nodes))
 
@@ -83,15 +79,27 @@ KNOWN = (TABLE, STOPPED, IDENTITIES, CASTS, MAKERS, {operator.getitem, aten.batc
 
 def replace_in_place(program: ExportedProgram) -> None:
     """Let operations that change a tensor in place make a new one, where nobody else sees the old one."""
+    if _replace_unseen(program):
+        return
     for node in list(program.graph.nodes):
-        target: Any = node.target
-        if not calls(node) or not isinstance(target, torch._ops.OpOverload):
-            continue
-        if target in DROPOUT and node.args[2] is False:  # it hands on the tensor itself
+        if calls(node) and node.target in DROPOUT and node.args[2] is False:  # it hands on the tensor itself
             node.replace_all_uses_with(node.args[0])
             program.graph.erase_node(node)
-        elif target._schema.is_mutable and _is_unseen(node.args[0]) and (new := _not_in_place(target)) is not None:
+    _replace_unseen(program)
+
+
+def _replace_unseen(program: ExportedProgram) -> bool:
+    """Whether nothing is changed in place any more."""
+    changing = [node for node in program.graph.nodes if calls(node) and _is_mutable(node.target)]
+    for node in changing:
+        new: Any = _not_in_place(node.target)
+        if new is not None and (_is_unseen(node.args[0]) or (new in DROPOUT and node.args[2] is False)):
             node.target = new
+    return not any(_is_mutable(node.target) for node in changing)
+
+
+def _is_mutable(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 
 def _is_unseen(changed: Any) -> bool:
@@ -99,14 +107,14 @@ def _is_unseen(changed: Any) -> bool:
     return isinstance(changed, Node) and changed.target in FRESH and len(changed.users) == 1
 
 
-def _not_in_place(target: torch._ops.OpOverload) -> Any:
+def _not_in_place(target: Any) -> Any:
     """``aten.relu`` for ``aten.relu_``; None if there is none."""
     name = target._schema.name.removeprefix("aten::")
     plain = getattr(aten, name[:-1], None) if name.endswith("_") else None
     return getattr(plain, target._overloadname, None)
 
 
-DROPOUT = {aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default, aten.feature_dropout_.default}
+DROPOUT = {aten.dropout.default, aten.feature_dropout.default}
 FRESH: set[Any] = {
     *(*CONVOLUTIONS, *TRANSPOSED, aten.linear.default, aten.matmul.default, aten.cat.default),
     *(aten.batch_norm.default, aten.group_norm.default, aten.layer_norm.default),

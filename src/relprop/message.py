@@ -76,7 +76,7 @@ def damped(c: Tensor, z: Tensor, epsilon: float | Tensor, nonnegative: bool = Fa
         share = size + epsilon
         return torch.div(size, share, out=share).mul_(c)
     # c / (1 + ε / |z|), which needs no second tensor
-    torch.div(torch.tensor(epsilon, dtype=z.dtype, device=z.device), size, out=size)
+    torch.div(torch.tensor(epsilon, dtype=z.dtype), size, out=size)
     return torch.div(c, size.add_(1), out=size)
 
 

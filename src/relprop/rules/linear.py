@@ -355,7 +355,9 @@ class AlphaBeta(LinearRule):
         z_up = n.forward_by_sign(n.positive_weight, n.negative_weight, b_up, epsilon)
         z_up, z_down = z_up.clamp_(min=epsilon), n.z - z_up  # z⁺ + ε and z⁻ - ε, whose sum is z
         # what rounding leaves of z⁻ is no part
-        no_down = z_down >= torch.add(z_up.new_tensor(-epsilon), z_up, alpha=-64 * torch.finfo(z_up.dtype).eps)
+        no_down = z_down >= torch.add(
+            torch.tensor(-epsilon, dtype=z_up.dtype), z_up, alpha=-64 * torch.finfo(z_up.dtype).eps
+        )
         relevance = n.relevance
         down = (-self.beta * relevance).masked_fill_(no_down, 0)
         up = relevance - down  # α - β = 1
