@@ -42,8 +42,9 @@ class Message(NamedTuple):
 
     def plus(self, other: Message, into: bool = False) -> Message:
         """Messages of parallel branches add up; in the memory of the other's coefficient, if nobody else needs it."""
-        into = into and self.c is not None and other.c is not None and other.c.dtype == self.c.dtype
-        return Message(other.c.add_(self.c) if into else _add(self.c, other.c), _add(self.r, other.r))  # type: ignore[union-attr,arg-type]
+        if into and self.c is not None and other.c is not None and other.c.dtype == self.c.dtype:
+            return Message(other.c.add_(self.c), _add(self.r, other.r))
+        return Message(_add(self.c, other.c), _add(self.r, other.r))
 
     def scaled(self, factor: float | Tensor) -> Message:
         return Message(
