@@ -21,7 +21,8 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 aten = torch.ops.aten
 
-MATRIX_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "linear", "_addmm_activation"}
+LINEAR = {"linear", "_linear_pointwise"}
+MATRIX_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "_addmm_activation", *LINEAR}
 CONVOLUTIONS = {"convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution"}
 RECURRENT = {"mkldnn_rnn_layer": 1, "mkldnn_rnn_layer_backward": -1, "_cudnn_rnn": 1, "_cudnn_rnn_backward": -1}
 
@@ -103,8 +104,8 @@ def _size(x: Tensor) -> int:
 def _products(name: str, args: Any, result: Any) -> Iterator[Product]:
     """The products that an operation makes; of the two factors of a matrix product, either may be a weight."""
     if name in MATRIX_PRODUCTS:
-        a, b = args[:2] if name == "linear" else args[-2:]
-        rows = 1 if name == "linear" else -2 if b.ndim > 1 else 0  # of b, which the product sums over
+        a, b = args[:2] if name in LINEAR else args[-2:]
+        rows = 1 if name in LINEAR else -2 if b.ndim > 1 else 0  # of b, which the product sums over
         work = result.numel() * a.shape[-1]
         yield a, 1 if a.stride(-1) == 1 else -1, work
         yield b, 1 if b.stride(rows) == 1 else -1, work
@@ -119,6 +120,10 @@ def _products(name: str, args: Any, result: Any) -> Iterator[Product]:
         for w in tree_leaves(args[1:]):
             if isinstance(w, Tensor) and w.ndim == 2:
                 yield w, RECURRENT[name], w.numel() * steps
+
+
+def _linear_flops(a: Tensor, w: Tensor, *args: Any, out_val: Any) -> int:
+    return 2 * w.shape[1] * int(out_val.numel())
 
 
 def _attention_flops(*args: Any, out_val: Any, **kwargs: Any) -> int:
@@ -139,6 +144,7 @@ def _recurrent_backward_flops(*args: Any, out_val: Any) -> float:
 
 FLOPS: dict[Any, Any] = {
     **flop_registry,
+    torch.ops.mkldnn._linear_pointwise: _linear_flops,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
     **dict.fromkeys([aten.mkldnn_rnn_layer, aten._cudnn_rnn], _recurrent_flops),

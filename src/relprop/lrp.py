@@ -243,7 +243,7 @@ class LRP:
             CaptureError: if what is done depends on the values of the inputs.
             InputError, TargetError, UnsupportedOperation: with what came, and what was expected.
         """
-        program = self._program(inputs, target, wrt, seed, dynamic)
+        program = self._program(inputs, target, wrt, seed, dynamic, compiled=True)
         names = list(inputs) if isinstance(inputs, Mapping) else []
         return Compiled(program, partial(self.attribute, wrt=wrt, seed=seed), self._graph_of, _like_inputs, names)
 
@@ -289,9 +289,7 @@ class LRP:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     @own_modes()
-    def _program(
-        self, inputs: Any, target: Any, wrt: Any, seed: str, dynamic: bool, *, portable: bool = False
-    ) -> Program:
+    def _program(self, inputs: Any, target: Any, wrt: Any, seed: str, dynamic: bool, **kind: bool) -> Program:
         if isinstance(target, (list, Several)):
             raise TargetError("a program explains one target at a time: call it once for each.")
         self._explain(inputs, target, wrt=wrt, seed=seed, accounting=False)  # errors come before the long work
@@ -313,7 +311,7 @@ class LRP:
             return outputs, _relevances(plan, run, run.sweep(_seeds(graph, plan, found)))
 
         index = index_for(target, Run(plan, leaves).outputs, graph.unflatten_output)
-        return trace(plan, leaves, index, propagate, dynamic=dynamic, portable=portable)
+        return trace(plan, leaves, index, propagate, dynamic=dynamic, **kind)
 
     def _graph_of(self, inputs: Any) -> tuple[Graph, list[Any], Any]:
         args, kwargs = _call_of(inputs)
@@ -413,13 +411,11 @@ class LRP:
             relevance = _relevances(plan, run, messages, ledger)
             _watch(run, seeds, relevance)
             relevances.append(relevance)
-            kept = {
-                name: hidden[n] if hidden[n] is not None else torch.zeros_like(run.values[n])
-                for name, n in recorded.items()
-            }
+            kept = {}
             for name, node in recorded.items():
                 if node in plan.sources and node in messages:
-                    kept[name] = messages[node].relevance(run.values[node])
+                    hidden[node] = messages[node].relevance(run.values[node])
+                kept[name] = _or_zeros(hidden[node], run.values[node]).contiguous()
             results.append((found, ledger, kept))
         stacked = isinstance(target, (Several, list))
         joined = [
@@ -647,6 +643,10 @@ def _relevances(
             ledger.inputs[graph.input_names[i]] = torch.zeros_like(ledger.seed)
         results[i] = total
     return results
+
+
+def _or_zeros(relevance: Tensor | None, value: Tensor) -> Tensor:
+    return torch.zeros_like(value) if relevance is None else relevance
 
 
 def _relevance_dtype(leaf: Tensor) -> torch.dtype:

@@ -21,6 +21,7 @@ from torch.fx.graph import CodeGen
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import CaptureError, reason_of
+from .kernels import LINEAR
 from .passes.packed import PACK
 from .plan import Plan
 from .propagate import Run, Weights, parameters_of
@@ -68,6 +69,7 @@ def trace(
     *,
     dynamic: bool = False,
     portable: bool = False,
+    compiled: bool = False,
 ) -> Program:
     """Write down one propagation.
 
@@ -78,6 +80,7 @@ def trace(
         propagate: seeds, sweeps and collects relevance.
         dynamic: leave the batch size open.
         portable: use operations that programs other than PyTorch know.
+        compiled: the program stays in this process.
 
     Raises:
         CaptureError: if what is done depends on the values of the inputs.
@@ -98,6 +101,7 @@ def trace(
 
     weights = [*(p.detach() for p in parameters.values()), *store.values()]
     table: dict[Any, Any] = {**core_aten_decompositions(), **PORTABLE} if portable else {}
+    table |= {aten.div.out: _divided, LINEAR: _linear_here if compiled else _linear}
     try:
         with _plain_kernels() if portable else nullcontext():
             mode: Any = "symbolic" if dynamic else "real"
@@ -139,6 +143,24 @@ def _lift_constants(graph: GraphModule) -> list[Tensor]:
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return constants
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Operations that compilers do not take
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _divided(x: Tensor, y: Tensor, *, out: Tensor) -> Tensor:
+    return out.copy_(x / y)
+
+
+def _linear(a: Tensor, w: Tensor, b: Tensor | None, *_: Any) -> Tensor:
+    return torch.nn.functional.linear(a, w, b)
+
+
+def _linear_here(a: Tensor, w: Tensor, b: Tensor | None, *_: Any) -> Tensor:
+    product: Tensor = torch.ops.relprop.linear(a, w, b)
+    return product
 
 
 # ---------------------------------------------------------------------------------------------------------------------

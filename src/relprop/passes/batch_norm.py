@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..graph import Graph, calls
+from ..kernels import channels_last
 from .clean import remove_dead_code
 
 aten = torch.ops.aten
@@ -62,9 +63,9 @@ def norm_shift(bias: Tensor | None, mean: Tensor, scale: Tensor) -> Tensor:
 def scale_outputs(weight: Tensor, scale: Tensor, transposed_groups: int) -> Tensor:
     """The weight of ``scale * linear(x)``; a transposed convolution keeps its outputs in dimension 1, by groups."""
     if not transposed_groups:
-        return weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        return channels_last(weight * scale.reshape(-1, *[1] * (weight.ndim - 1)))
     grouped = weight.unflatten(0, (transposed_groups, -1))
-    return (grouped * scale.reshape(transposed_groups, 1, -1, *[1] * (weight.ndim - 2))).flatten(0, 1)
+    return channels_last((grouped * scale.reshape(transposed_groups, 1, -1, *[1] * (weight.ndim - 2))).flatten(0, 1))
 
 
 def scale_bias(bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ def scale_bias(bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
 def scale_inputs(weight: Tensor, scale: Tensor, groups: int) -> Tensor:
     """The weight of ``linear(scale * x)``: inputs are in dimension 1, by groups."""
     per_group = scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
-    return (weight.unflatten(0, (groups, -1)) * per_group).flatten(0, 1)
+    return channels_last((weight.unflatten(0, (groups, -1)) * per_group).flatten(0, 1))
 
 
 def shift_map(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, op: Any, *arguments: Any) -> Tensor:

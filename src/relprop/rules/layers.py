@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from .. import kernels
 from ..passes.batch_norm import affine, channelwise, mapped_bias
 from ..passes.decompose import grouped_product
 from ..passes.padding import padded_convolution
@@ -65,32 +66,33 @@ class Dense(Layer):
     """``a @ w.T``"""
 
     def run(self, call: Call) -> Any:
-        x = call.value(self.x)
-        return call.run({self.x: x.contiguous()})  # otherwise torch, outside of autograd, multiplies it row by row
+        if call.node.target is not aten.linear.default:
+            return call.run()
+        return kernels.linear(*(call.value(argument) for argument in (self.x, self.weight, self.bias)))
 
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
-        return torch.nn.functional.linear(a.contiguous(), w)
+        return kernels.linear(a, w)
 
     def forward_from(self, offset: Tensor, a: Tensor, w: Tensor) -> Tensor:
         if offset.ndim > 1:
             return super().forward_from(offset, a, w)
-        return torch.nn.functional.linear(a.contiguous(), w, offset.expand(w.shape[0]))
+        return kernels.linear(a, w, offset.expand(w.shape[0]))
 
     def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
-        if s.ndim < 3:
-            return s @ w
-        # as one product: of a tensor that is not contiguous, matmul makes one for every row
-        return (s.reshape(-1, s.shape[-1]) @ w).reshape(*s.shape[:-1], w.shape[1])
+        return kernels.linear(s, w.mT)
 
 
 class MatrixRight(Layer):
     """``a @ w`` with a constant matrix."""
 
+    def run(self, call: Call) -> Any:
+        return kernels.linear(call.value(self.x), call.value(self.weight).mT)
+
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
-        return a @ w
+        return kernels.linear(a, w.mT)
 
     def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
-        return s @ w.mT
+        return kernels.linear(s, w)
 
 
 class MatrixLeft(Layer):
@@ -135,6 +137,9 @@ class Convolution(Layer):
         options = {**self.options, "sides": [call.value(n) for n in self.options["sides"]]}
         return Convolution(self.x, self.weight, self.bias, self.dims, self.transposed, options)
 
+    def run(self, call: Call) -> Any:
+        return call.run({self.x: kernels.channels_last(call.value(self.x))})
+
     def _arguments(self) -> tuple[Any, ...]:
         def every(name: str, default: int) -> list[int]:
             value = self.options.get(name, default)
@@ -164,7 +169,7 @@ class Convolution(Layer):
             return self._convolve(a[None], w, b)[0]
         if sides := self.options.get("sides"):
             a = torch.nn.functional.pad(a, sides)
-        return aten.convolution.default(a, w, b, *self._arguments())
+        return aten.convolution.default(kernels.channels_last(a), w, b, *self._arguments())
 
     def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
         if len(shape) == self.dims + 1:
@@ -197,6 +202,7 @@ def input_gradient(
         kernel = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[2:], strict=True)]
         sizes = zip(shape[2:], s.shape[2:], stride, padding, kernel, strict=True)
         rest = [n - ((m - 1) * by - 2 * p + k) for n, m, by, p, k in sizes]
+    s = kernels.channels_last(s)
     c: Tensor = aten.convolution.default(s, w, None, stride, padding, dilation, not transposed, rest, groups)
     for d, n in enumerate(shape[2:], 2):
         c = c if c.shape[d] == n else c.narrow(d, 0, n)
