@@ -52,6 +52,10 @@ class Message(NamedTuple):
             None if self.r is None else self.r * factor,
         )
 
+    def new_relevance(self, a: Tensor | None) -> Tensor:
+        """The relevance in memory of its own."""
+        return self.relevance(a).clone() if self.c is None and self.r is not None else self.relevance(a)
+
     def relevance(self, a: Tensor | None) -> Tensor:
         """The relevance ``a * c + r``; where ``c`` is zero the activation may be anything, also infinite."""
         if self.c is None:
@@ -80,13 +84,6 @@ def damped(c: Tensor, z: Tensor, epsilon: float | Tensor, nonnegative: bool = Fa
     return torch.div(c, size.add_(1), out=size)
 
 
-def quotient(relevance: Tensor, denominator: Tensor) -> Tensor:
-    """``relevance / denominator``, in the memory of the denominator, which is not needed any more."""
-    if torch.is_grad_enabled():
-        return relevance / denominator
-    return torch.div(relevance, denominator, out=denominator)
-
-
 def divide(relevance: Tensor, a: Tensor) -> Tensor:
     """Relevance as a coefficient, R / a: the one division by an activation, stabilised."""
     return relevance / stabilise(a, stabiliser(a.dtype))
@@ -98,15 +95,46 @@ def sign(z: Tensor) -> Tensor:
     return torch.sign(z).add_(0.5).sign_()
 
 
-def where_positive(x: Tensor, relevance: Tensor) -> Tensor:
-    """The relevance where x > 0, else zero."""
-    kept: Tensor = torch.ops.aten.threshold_backward.default(relevance, x, 0)
-    return kept
-
-
 def relative_scale(z: Tensor) -> Tensor:
     """Root mean square of every sample of ``z``, never over the batch."""
     return z.square().mean(dim=tuple(range(1, z.ndim)), keepdim=True).sqrt() if z.ndim > 1 else z.abs()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Arithmetic in the memory of an argument that is not needed any more, unless somebody differentiates. A fresh tensor of
+# a layer's size takes longer than what is done with it.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def plus(used_up: Tensor, y: Tensor | float, k: float = 1) -> Tensor:
+    """``used_up + k y``"""
+    return torch.add(used_up, y, alpha=k) if torch.is_grad_enabled() else used_up.add_(y, alpha=k)
+
+
+def times(used_up: Tensor, y: Tensor | float) -> Tensor:
+    """``used_up * y``"""
+    return used_up * y if torch.is_grad_enabled() else used_up.mul_(y)
+
+
+def quotient(relevance: Tensor, used_up: Tensor) -> Tensor:
+    """``relevance / used_up``"""
+    return relevance / used_up if torch.is_grad_enabled() else torch.div(relevance, used_up, out=used_up)
+
+
+def at_least(low: float, used_up: Tensor) -> Tensor:
+    """``max(used_up, low)``"""
+    return used_up.clamp(min=low) if torch.is_grad_enabled() else used_up.clamp_(min=low)
+
+
+def where_above(threshold: float, used_up: Tensor, relevance: Tensor) -> Tensor:
+    """The relevance where ``used_up`` exceeds the threshold, else zero."""
+    mask = torch.ops.aten.threshold_backward
+    kept: Tensor = (
+        mask.default(relevance, used_up, threshold)
+        if torch.is_grad_enabled()
+        else mask.grad_input(relevance, used_up, threshold, grad_input=used_up)
+    )
+    return kept
 
 
 def _add(x: Tensor | None, y: Tensor | None) -> Tensor | None:

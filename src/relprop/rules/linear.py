@@ -28,13 +28,16 @@ from ..message import (
     RELEVANCE,
     Form,
     Message,
+    at_least,
     damped,
+    plus,
     quotient,
     relative_scale,
     sign,
     stabilise,
     stabiliser,
-    where_positive,
+    times,
+    where_above,
 )
 from .base import Call, Messages, Rule, Step
 from .layers import Layer, layer_in, layer_of
@@ -101,6 +104,11 @@ class Neurons:
         """R_k"""
         return self.message.relevance(self.output if self.message.c is not None else None)
 
+    @property
+    def new_relevance(self) -> Tensor:
+        """R_k in memory of its own."""
+        return self.message.new_relevance(self.output if self.message.c is not None else None)
+
     # -- the two maps -------------------------------------------------------------------------------------------------
 
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
@@ -159,7 +167,7 @@ class Favour:
 
     def of(self, w: Tensor) -> Tensor:
         """ρ(w) for inputs of at least zero, such as neuron 0."""
-        return _plus(w * self.p, w.abs(), self.q)
+        return plus(w * self.p, w.abs(), self.q)
 
     def forward(self, epsilon: float) -> Tensor:
         """Σ_0,j a_j ρ(w_jk) + ε"""
@@ -167,22 +175,25 @@ class Favour:
         if not n.signed:
             return n.layer.forward_from(n.a.new_tensor(epsilon) if b is None else self.of(b) + epsilon, n.a, self.up())
         a, w = n.a.abs(), self.size()
-        z = torch.add(n.a.new_tensor(epsilon), n.z, alpha=self.p)
-        return _plus(z, n.forward(a, w) if b is None else n.layer.forward_from(b.abs(), a, w), self.q)
+        size = n.forward(a, w) if b is None else n.layer.forward_from(b.abs(), a, w)
+        return plus(plus(times(size, self.q), n.z, self.p), epsilon)
 
     def hand_back(self, s: Tensor, difference: Tensor, epsilon: float) -> Message:
-        """Σ_k ρ(w_jk) s_k for s = s_up + s_down, of which s_down favours the other sign, given also s_up - s_down."""
+        """Σ_k ρ(w_jk) s_k for s = s_up + s_down, of which s_down favours the other sign, given also s_up - s_down.
+
+        Both are used up.
+        """
         n, b = self.n, self.n.b
         if b is not None:
             n.absorb("bias", lambda: s * (self.p * b) + difference * (self.q * b.abs()))
         n.absorb("stabiliser", lambda: difference * epsilon)
         if n.signed:
             plain, size = n.transpose(s, n.w), n.transpose(difference, self.size())
-            return Message(_plus(plain * self.p, sign(n.a) * size, self.q))
+            return Message(plus(times(plain, self.p), times(sign(n.a), size), self.q))
         c = n.transpose(difference, self.up())
         if s is difference:
             return Message(c)
-        return Message(_plus(c, n.transpose(s - difference, n.w), self.p))  # the other sign: 2 p w - ρ(w)
+        return Message(plus(c, n.transpose(plus(s, difference, -1), n.w), self.p))  # the other sign: 2 p w - ρ(w)
 
 
 @dataclass(frozen=True)
@@ -314,9 +325,9 @@ class Gamma(LinearRule):
         favour = n.favour(1 + self.gamma / 2, self.gamma / 2)  # w + γ w⁺, and w + γ w⁻ for negative inputs
         z_up = favour.forward(epsilon)
         if not n.call.step.rectified:  # where z is negative, it is z + γ z⁻ - ε, of this size
-            z_up = _plus(z_up, n.z.clamp(max=0), -2 - self.gamma)
-        difference = quotient(n.relevance, z_up.clamp_(min=epsilon))
-        s = difference if n.call.step.rectified else difference * sign(n.z)
+            z_up = plus(z_up, n.z.clamp(max=0), -2 - self.gamma)
+        difference = quotient(n.relevance, at_least(epsilon, z_up))
+        s = difference if n.call.step.rectified else times(sign(n.z), difference)
         return favour.hand_back(s, difference, epsilon)
 
 
@@ -349,20 +360,23 @@ class AlphaBeta(LinearRule):
     def propagate(self, n: Neurons) -> Message:
         epsilon = self.stabilizer or stabiliser(n.w.dtype)
         favour = n.favour(1 / 2, 1 / 2)  # w⁺, and w⁻ for negative inputs
-        z_up = favour.forward(epsilon)
-        z_up, z_down = z_up.clamp_(min=epsilon), n.z - z_up  # z⁺ + ε and z⁻ - ε, whose sum is z
-        relevance, has_down = n.relevance, _excess(-z_down, z_up, epsilon)
-        up = torch.add(relevance, where_positive(has_down, relevance), alpha=self.beta)  # α - β = 1
+        up_size = at_least(epsilon, favour.forward(epsilon))  # z⁺ + ε
+        down_size = up_size - n.z  # -z⁻ + ε, since z = z⁺ + z⁻
+        # what rounding makes of z⁻ (or z⁺) where there is none is no part
+        rounding = 64 * torch.finfo(n.z.dtype).eps
+        relevance = n.new_relevance
+        down = where_above(epsilon, torch.sub(down_size, up_size, alpha=rounding), relevance)
+        up = plus(relevance, down, self.beta)  # α - β = 1
         if n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
-            down = relevance - up
+            down = times(down, -self.beta)
         else:
-            up = where_positive(_excess(z_up, z_down, epsilon), up)
-            down = where_positive(has_down, relevance - up)
-            n.absorb("stabiliser", lambda: n.relevance - up - down)  # there is neither
-        del relevance, has_down  # a layer's size each
-        s_up, s_down = quotient(up, z_up), quotient(down, z_down.clamp(max=-epsilon))
-        difference = s_up - s_down
-        return favour.hand_back(_plus(s_up, s_down), difference, epsilon)
+            has_up = torch.sub(up_size, down_size, alpha=rounding)
+            down = torch.sub(down, where_above(epsilon, has_up.clone(), down), alpha=self.alpha)
+            up = where_above(epsilon, has_up, up)
+            n.absorb("stabiliser", lambda: n.relevance - up - down)  # where there is neither
+        s_up, s_down = quotient(up, up_size), quotient(down, at_least(epsilon, down_size))  # s_down has the other sign
+        difference = plus(s_up, s_down)
+        return favour.hand_back(plus(times(s_down, -2), difference), difference, epsilon)
 
 
 @dataclass(frozen=True)
@@ -386,9 +400,11 @@ class ZPlus(LinearRule):
         favour = n.favour(1 / 2, 1 / 2)  # w⁺, and w⁻ for negative inputs
         z, relevance = favour.forward(epsilon), n.relevance
         if n.signed and not n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
-            relevance = where_positive(_excess(z, n.z, epsilon), relevance)
+            # z⁺ less what rounding makes of it where there is none, but z⁻
+            least = torch.add(z, n.z, alpha=64 * torch.finfo(z.dtype).eps)
+            relevance = where_above(epsilon, least, relevance)
             n.absorb("stabiliser", lambda: n.relevance - relevance)
-        s = quotient(relevance, z.clamp_(min=epsilon))
+        s = quotient(relevance, at_least(epsilon, z))
         return favour.hand_back(s, s, epsilon)
 
 
@@ -467,7 +483,7 @@ class ZBox(InputRule):
             lowest, highest = (n.forward(expand_bound(v, a[:1]), m) for v, m in ((self.low, up), (self.high, down)))
         else:
             lowest, highest = n.forward(low, up), n.forward(high, down)
-        s = self.share(n, _plus(n.forward(a, w), -lowest - highest))
+        s = self.share(n, plus(n.forward(a, w), -lowest - highest))
         c, c_up = n.transpose(s, w), n.transpose(s, up)
         return Message(r=a * c - low * c_up - high * (c - c_up))  # w = w⁺ + w⁻
 
@@ -486,16 +502,6 @@ class Flat(InputRule):
 
     def propagate(self, n: Neurons) -> Message:
         return _spread(self, n, torch.ones_like(n.w))
-
-
-def _plus(z: Tensor, b: Tensor, k: float = 1) -> Tensor:
-    """``z + k b``, in the memory of a product that was just computed and is not needed any more."""
-    return torch.add(z, b, alpha=k) if torch.is_grad_enabled() else z.add_(b, alpha=k)
-
-
-def _excess(part: Tensor, other: Tensor, epsilon: float) -> Tensor:
-    """How much more z⁺ (or -z⁻) is than ε and what rounding leaves of a difference, given the other part."""
-    return torch.add(part - epsilon, other.abs(), alpha=-64 * torch.finfo(other.dtype).eps)
 
 
 def _spread(rule: InputRule, n: Neurons, w: Tensor) -> Message:
