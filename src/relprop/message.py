@@ -126,13 +126,13 @@ def at_least(low: float, used_up: Tensor) -> Tensor:
     return used_up.clamp(min=low) if torch.is_grad_enabled() else used_up.clamp_(min=low)
 
 
-def where_above(threshold: float, used_up: Tensor, relevance: Tensor) -> Tensor:
-    """The relevance where ``used_up`` exceeds the threshold, else zero."""
+def where_above(low: float, x: Tensor, relevance: Tensor, used_up: Tensor) -> Tensor:
+    """The relevance where ``x`` exceeds a number, else zero; one of the two is used up."""
     mask = torch.ops.aten.threshold_backward
     kept: Tensor = (
-        mask.default(relevance, used_up, threshold)
+        mask.default(relevance, x, low)
         if torch.is_grad_enabled()
-        else mask.grad_input(relevance, used_up, threshold, grad_input=used_up)
+        else mask.grad_input(relevance, x, low, grad_input=used_up)
     )
     return kept
 

@@ -365,14 +365,15 @@ class AlphaBeta(LinearRule):
         # what rounding makes of z⁻ (or z⁺) where there is none is no part
         rounding = 64 * torch.finfo(n.z.dtype).eps
         relevance = n.new_relevance
-        down = where_above(epsilon, torch.sub(down_size, up_size, alpha=rounding), relevance)
+        has_down = torch.sub(down_size, up_size, alpha=rounding)
+        down = where_above(epsilon, has_down, relevance, used_up=has_down)
         up = plus(relevance, down, self.beta)  # α - β = 1
         if n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
             down = times(down, -self.beta)
         else:
             has_up = torch.sub(up_size, down_size, alpha=rounding)
-            down = torch.sub(down, where_above(epsilon, has_up.clone(), down), alpha=self.alpha)
-            up = where_above(epsilon, has_up, up)
+            up = where_above(epsilon, has_up, up, used_up=up)
+            down = plus(down, where_above(epsilon, has_up, down, used_up=has_up), -self.alpha)  # else it has all
             n.absorb("stabiliser", lambda: n.relevance - up - down)  # where there is neither
         s_up, s_down = quotient(up, up_size), quotient(down, at_least(epsilon, down_size))  # s_down has the other sign
         difference = plus(s_up, s_down)
@@ -401,8 +402,8 @@ class ZPlus(LinearRule):
         z, relevance = favour.forward(epsilon), n.relevance
         if n.signed and not n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
             # z⁺ less what rounding makes of it where there is none, but z⁻
-            least = torch.add(z, n.z, alpha=64 * torch.finfo(z.dtype).eps)
-            relevance = where_above(epsilon, least, relevance)
+            has_up = torch.add(z, n.z, alpha=64 * torch.finfo(z.dtype).eps)
+            relevance = where_above(epsilon, has_up, relevance, used_up=has_up)
             n.absorb("stabiliser", lambda: n.relevance - relevance)
         s = quotient(relevance, at_least(epsilon, z))
         return favour.hand_back(s, s, epsilon)
