@@ -50,8 +50,8 @@ def test_one_product_forward_and_one_back(composite):
 
 def test_products_with_modified_weights_count():
     case = small()
-    # two convolutions with w⁺, the first one of which also meets negative inputs, with w⁻
-    assert products(case, "epsilon_plus") == (LAYERS + 2 + 1, LAYERS + 1)
+    # two convolutions with a second sum, the first one of which also meets negative inputs
+    assert products(case, "epsilon_plus") == (LAYERS + 2, LAYERS + 1)
     assert floor.least(relprop.LRP(case.model), case.inputs, "epsilon_plus") == (LAYERS + 2, LAYERS + 1)
 
 

@@ -176,7 +176,8 @@ def test_pixel_mask_grad_cam_109() -> None:
     mask = torch.zeros(16, 16).double()
     mask[4:8, 4:8] = 1
     explanation = relprop.LRP(model, "epsilon_plus").explain(x, lambda y: (y[:, 1] * mask).sum((1, 2)))
-    assert explanation.relevance[..., 2:10, 2:10].abs().sum() == explanation.relevance.abs().sum() > 0
+    inside = explanation.relevance[..., 2:10, 2:10].count_nonzero()
+    assert inside == explanation.relevance.count_nonzero() > 0
     assert_same(explanation.value, (model(x)[:, 1] * mask).sum((1, 2)).detach())
     assert_balanced(explanation)
 

@@ -162,8 +162,15 @@ class Favour:
 
     def __init__(self, neurons: Neurons, p: float, q: float):
         self.n, self.p, self.q = neurons, p, q
-        self.up = neurons.weight(("favour", p, q), self.of)
-        self.size = neurons.weight("size", torch.abs)
+
+    @property
+    def up(self) -> Weight:
+        """The weight for inputs of at least zero."""
+        return self.n.weight(("favour", self.p, self.q), self.of)
+
+    @property
+    def size(self) -> Weight:
+        return self.n.weight("size", torch.abs)
 
     def of(self, w: Tensor) -> Tensor:
         """ρ(w) for inputs of at least zero, such as neuron 0."""
