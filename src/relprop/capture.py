@@ -32,6 +32,7 @@ from .derived import checksum
 from .errors import CaptureError, InputError, reason_of
 from .functional import functional, replace_in_place
 from .graph import READING, Graph
+from .modes import without_collections
 from .passes import canonize
 from .passes.recurrent import WholeLayers
 
@@ -180,6 +181,12 @@ class Capturer:
         return (hash(modules), None if first is None else (first.dtype, first.device))
 
     def _capture(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]] | None
+    ) -> Graph:
+        with without_collections():
+            return self._captured(args, kwargs, leaves, before)
+
+    def _captured(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]] | None
     ) -> Graph:
         if self.model is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -30,3 +31,15 @@ def own_modes() -> Iterator[None]:
             if surrounding:
                 error.add_note("torch.autocast is off within the call: the model runs in its own precision.")
             raise
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """No garbage collections while a model is captured: they take a sixth of the time, to find little."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
