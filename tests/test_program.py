@@ -208,6 +208,24 @@ def test_compiled_for_any_number_of_samples() -> None:
         close(compiled(more, 2), lrp.attribute(more, 2))
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_long_sequences_run_as_they_are_written_down(dynamic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Inductor, whose time grows with the square of their length."""
+    monkeypatch.setattr("relprop.compiled.LONG", 100)
+    monkeypatch.setattr("torch.compile", None)
+    model, _ = made("lstm")
+    lrp = relprop.LRP(model, "epsilon")
+    x = torch.randn(3, 30, 3)
+    compiled = lrp.compile(x, 1, dynamic=dynamic)
+    assert_same(compiled.attribute(x, 1), lrp.attribute(x, 1), 1e-5)
+    if dynamic:
+        x = torch.randn(5, 30, 3)
+    assert_same(compiled.attribute(x, 1), lrp.attribute(x, 1), 1e-5)
+    model.lstm.weight_ih_l0.data *= 1.1
+    for _ in range(2):
+        assert_same(compiled.attribute(x, 2), lrp.attribute(x, 2), 1e-5)
+
+
 def test_compiled_for_other_inputs() -> None:
     model, x = made("cnn")
     compiled = relprop.LRP(model, "epsilon").compile(x)

@@ -16,6 +16,10 @@ from .modes import own_modes
 from .program import Program
 from .targets import index_for
 
+LONG = 4_000
+"""Operations of a program with a recurrent layer, step by step, beyond which it runs as it is written down: Inductor's
+time grows with their square, two minutes for so many."""
+
 
 class Compiled:
     """Relevance for inputs of the shapes that it was compiled for, by :meth:`relprop.LRP.compile`.
@@ -33,7 +37,9 @@ class Compiled:
     ):
         self._program, self._eager, self._graph_of, self._like_inputs = program, eager, graph_of, like_inputs
         self._names = names  # of the examples, if they were named
-        self._run = torch.compile(program.graph, fullgraph=True, dynamic=program.dynamic)
+        self._run: Callable[..., Any] = program.graph
+        if not _is_long_recurrence(program):
+            self._run = torch.compile(program.graph, fullgraph=True, dynamic=program.dynamic)
 
     @own_modes()
     def attribute(self, inputs: Any, target: Any = None) -> Any:
@@ -101,6 +107,11 @@ class Compiled:
         outputs = [o.meta["val"] if isinstance(o, torch.fx.Node) else o for o in graph.outputs]
         shapes = [example.new_empty(1).float().expand(samples, *map(int, x.shape[1:])) for x in outputs]
         return index_for(target, shapes, graph.unflatten_output)
+
+
+def _is_long_recurrence(program: Program) -> bool:
+    kinds = {step.kind for step in program.plan.steps.values()}
+    return "recurrent" in kinds and len(program.graph.graph.nodes) > LONG
 
 
 def _kind(x: Any, dynamic: bool) -> Any:

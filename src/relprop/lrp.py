@@ -232,6 +232,9 @@ class LRP:
     ) -> Compiled:
         """The propagation as one compiled program, for inputs of these shapes, with the same numbers.
 
+        Recurrent layers are unrolled, step by step. Long sequences are run as they are written down, without Inductor,
+        which would take very long for them.
+
         Args:
             inputs: examples, as in :meth:`attribute`.
             target: a function is part of the program; an index is only an example.
