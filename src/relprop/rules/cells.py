@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
+from ..kernels import linear
 from ..message import Message, sign, stabilise, stabiliser
 from .base import Step
 from .steps import Packed, Together
@@ -362,7 +362,7 @@ class Sweep:
         self._absorb("stabiliser", neurons, self.slack)
         self._absorb("stabiliser", all_s, k.total.slack)
         self._absorb("stabiliser", all_projected, k.projection and k.projection.slack)
-        to_x = Message(neurons @ w_x)
+        to_x = Message(linear(neurons, w_x.mT))
         if evenly is not None:
             even = (neurons * evenly).sum(-1, keepdim=True)
             to_x = Message(to_x.c, even.expand(*even.shape[:-1], w_x.shape[1]))
