@@ -455,3 +455,38 @@ def test_a_denominator_that_the_stabiliser_makes_zero_yields_no_nan(rule: rules.
     explanation = relprop.LRP(net, composite=rule).explain(x)
     assert explanation.relevance.abs().max() < 1e-6
     assert explanation.ledger.residual.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_what_rounding_leaves_of_a_part_is_no_part(scale: float, dtype: torch.dtype) -> None:
+    """z⁺ and z⁻ of signed inputs are differences of two sums, Σ a w and Σ |a||w|: rounding, where there is one part."""
+    # 300 contributions of one sign: the other part is zero. αβ gives all relevance to the part that there is, so
+    # R_j = a_j w_j; z⁺ gives it to the positive part, so for negative contributions the stabiliser has it all.
+    generator = torch.Generator().manual_seed(0)
+    x = scale * torch.randn(1, 300, generator=generator).to(dtype)
+    size = torch.rand(1, 300, generator=generator).to(dtype) + 0.1
+    tolerance = 1e3 * torch.finfo(dtype).eps
+    for direction in (1, -1):
+        layer = nn.Linear(300, 1, bias=False).to(dtype)
+        with torch.no_grad():
+            layer.weight.copy_(direction * torch.sign(x) * size)
+        contributions = (x * layer.weight).detach()
+        largest = float(contributions.abs().max())
+        found = relprop.LRP(layer, rules.AlphaBeta(2.0, 1.0, TINY)).explain(x)
+        assert float((found.relevance - contributions).abs().max()) < tolerance * largest
+        found = relprop.LRP(layer, rules.ZPlus(TINY)).explain(x)
+        expected = contributions if direction == 1 else torch.zeros_like(x)
+        assert float((found.relevance - expected).abs().max()) < tolerance * largest
+        absorbed = float(sink(found, "stabiliser"))
+        assert absorbed == pytest.approx(
+            0 if direction == 1 else float(contributions.sum()), abs=tolerance * largest * 300
+        )
+        # a part of one in ten thousand is one: z⁺ gives it all relevance
+        if direction == -1:
+            with torch.no_grad():
+                layer.weight[0, 7] *= -1e-2
+            found = relprop.LRP(layer, rules.ZPlus(TINY)).explain(x)
+            amount = float(layer(x).detach())
+            assert float(found.relevance[0, 7]) == pytest.approx(amount, rel=2e-2 if dtype == torch.float32 else 1e-8)
+            assert float(found.relevance.sum()) == pytest.approx(amount, rel=2e-2 if dtype == torch.float32 else 1e-8)

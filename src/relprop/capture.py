@@ -473,10 +473,14 @@ def _unwrap(model: nn.Module) -> nn.Module:
 def _module_lookup(model: nn.Module, constants: dict[str, Any]) -> Callable[[str], Tensor]:
     """Live parameters and buffers by name; tensors made inside ``forward`` are constants of the program."""
 
+    owners = dict(model.named_modules(remove_duplicate=False))  # an exchanged module makes another capture
+
     def lookup(name: str) -> Tensor:
-        value: Any = model
-        for part in name.split("."):
-            value = getattr(value, part, None)
+        path, _, attribute = name.rpartition(".")
+        owner = owners.get(path)
+        value: Any = None if owner is None else owner._parameters.get(attribute)
+        if value is None:
+            value = getattr(owner, attribute, None)
         return constants[name] if value is None else value
 
     return lookup

@@ -8,6 +8,7 @@ computed, never that of the weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -140,6 +141,7 @@ class Convolution(Layer):
     def run(self, call: Call) -> Any:
         return call.run({self.x: kernels.channels_last(call.value(self.x))})
 
+    @cached_property
     def _arguments(self) -> tuple[Any, ...]:
         def every(name: str, default: int) -> list[int]:
             value = self.options.get(name, default)
@@ -169,7 +171,7 @@ class Convolution(Layer):
             return self._convolve(a[None], w, b)[0]
         if sides := self.options.get("sides"):
             a = torch.nn.functional.pad(a, sides)
-        return aten.convolution.default(kernels.channels_last(a), w, b, *self._arguments())
+        return aten.convolution.default(kernels.channels_last(a), w, b, *self._arguments)
 
     def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
         if len(shape) == self.dims + 1:
@@ -178,7 +180,7 @@ class Convolution(Layer):
         if sides:
             extra = [sum(pair) for pair in zip(sides[::2], sides[1::2], strict=True)][::-1]
             shape = [*shape[:2], *(n + e for n, e in zip(shape[2:], extra, strict=True))]
-        stride, padding, dilation, transposed, _, groups = self._arguments()
+        stride, padding, dilation, transposed, _, groups = self._arguments
         c = input_gradient(s, w, shape, stride, padding, dilation, transposed, groups)
         return torch.nn.functional.pad(c, [-n for n in sides]) if sides else c
 
@@ -198,7 +200,7 @@ def input_gradient(
 ) -> Tensor:
     """W^T s of a convolution: a transposed convolution, and the other way round, in the shape of the input."""
     rest = [0] * len(stride)
-    if not transposed:  # what a stride leaves over at the far end
+    if not transposed and max(stride) != 1:  # what a stride leaves over at the far end
         kernel = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[2:], strict=True)]
         sizes = zip(shape[2:], s.shape[2:], stride, padding, kernel, strict=True)
         rest = [n - ((m - 1) * by - 2 * p + k) for n, m, by, p, k in sizes]
