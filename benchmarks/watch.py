@@ -19,10 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from relprop.kernels import LINEAR
+
 aten = torch.ops.aten
 
-LINEAR = {"linear", "_linear_pointwise"}
-MATRIX_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "_addmm_activation", *LINEAR}
+BY_ROWS = {"linear", "_linear_pointwise"}
+MATRIX_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "_addmm_activation", *BY_ROWS}
 CONVOLUTIONS = {"convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution"}
 RECURRENT = {"mkldnn_rnn_layer": 1, "mkldnn_rnn_layer_backward": -1, "_cudnn_rnn": 1, "_cudnn_rnn_backward": -1}
 
@@ -104,8 +106,8 @@ def _size(x: Tensor) -> int:
 def _products(name: str, args: Any, result: Any) -> Iterator[Product]:
     """The products that an operation makes; of the two factors of a matrix product, either may be a weight."""
     if name in MATRIX_PRODUCTS:
-        a, b = args[:2] if name in LINEAR else args[-2:]
-        rows = 1 if name in LINEAR else -2 if b.ndim > 1 else 0  # of b, which the product sums over
+        a, b = args[:2] if name in BY_ROWS else args[-2:]
+        rows = 1 if name in BY_ROWS else -2 if b.ndim > 1 else 0  # of b, which the product sums over
         work = result.numel() * a.shape[-1]
         yield a, 1 if a.stride(-1) == 1 else -1, work
         yield b, 1 if b.stride(rows) == 1 else -1, work
@@ -144,7 +146,7 @@ def _recurrent_backward_flops(*args: Any, out_val: Any) -> float:
 
 FLOPS: dict[Any, Any] = {
     **flop_registry,
-    torch.ops.mkldnn._linear_pointwise: _linear_flops,
+    **({LINEAR.overloadpacket: _linear_flops} if LINEAR is not None else {}),
     aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
     **dict.fromkeys([aten.mkldnn_rnn_layer, aten._cudnn_rnn], _recurrent_flops),

@@ -51,6 +51,93 @@ def test_products(shape: tuple[int, ...]) -> None:
                     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("weight", "bias"),
+    [
+        (torch.ones(4, 7), torch.ones(1)),
+        (torch.ones(4, 7), torch.tensor(2.0)),
+        (torch.ones(4, 7), torch.ones(5, 4)),
+        (torch.ones(4, 0), torch.ones(4)),
+        (torch.arange(10.0).unfold(0, 7, 1), torch.ones(4)),  # rows that overlap
+        (torch.ones(1, 7).expand(4, 7), None),
+    ],
+)
+def test_weights_and_biases_of_other_shapes(weight: Tensor, bias: Tensor | None) -> None:
+    a = torch.randn(5, weight.shape[1])
+    with torch.no_grad():
+        assert_same(linear(a, weight, bias), torch.nn.functional.linear(a, weight, bias), 1e-6)
+
+
+class Strides(nn.Module):
+    """A convolution, and an operation that looks at its memory."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.conv, self.kind = nn.Conv2d(3, 6, 3), kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).relu()
+        if self.kind == "as_strided":
+            return torch.as_strided(y, (2, 6, 36), (6 * 36, 36, 1)).mean(2)
+        if self.kind == "complex":
+            return torch.view_as_complex(y.contiguous().unflatten(3, (3, 2))).abs().mean((2, 3))
+        return torch.ops.kernels_test.halves(y).mean(2)
+
+
+@torch.library.custom_op("kernels_test::halves", mutates_args=())
+def halves(x: Tensor) -> Tensor:
+    return x.view(len(x), x.shape[1], -1)[..., : x[0, 0].numel() // 2].clone()
+
+
+@halves.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:2], x[0, 0].numel() // 2)
+
+
+@relprop.rule_for(torch.ops.kernels_test.halves)
+def halves_rule(call: Any, message: relprop.Message) -> relprop.Message:
+    x = call.value(call.active[0])
+    c = torch.zeros_like(x).flatten(2)
+    c[..., : c.shape[2] // 2] = message.c
+    return relprop.Message(c=c.reshape(x.shape))
+
+
+@pytest.mark.parametrize("kind", ["as_strided", "complex", "custom"])
+def test_operations_that_look_at_memory(kind: str) -> None:
+    torch.manual_seed(0)
+    model, x = Strides(kind).eval(), torch.randn(2, 3, 8, 8)
+    lrp = relprop.LRP(model, "epsilon")
+    explanation = lrp.explain(x, 1)
+    assert_same(explanation.output, model(x).detach(), 1e-5)
+    with by_torch():
+        assert_same(lrp.attribute(x, 1), explanation.relevance, 1e-5)
+    assert_same(lrp.attribute(x.to(memory_format=torch.channels_last), 1), explanation.relevance, 1e-5)
+
+
+def test_target_functions_may_view_the_output() -> None:
+    model, x = prepared(UNet()).float(), images(2).float()
+    lrp = relprop.LRP(model, "epsilon")
+    found = lrp.explain(x, lambda y: y.view(len(y), -1)[:, 7])
+    assert found.output.is_contiguous()
+    assert_same(lrp.compile(x, lambda y: y.view(len(y), -1)[:, 7]).attribute(x), found.relevance, 1e-4)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("rule", [relprop.rules.AlphaBeta(), relprop.rules.ZPlus(), relprop.rules.Gamma()], ids=str)
+def test_models_in_half_precision_round_their_outputs(rule: relprop.rules.Rule, signed: bool) -> None:
+    """What that leaves of z - z⁺ is no negative part: rules subtract what was computed in single precision."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(40, 64, bias=False), nn.SiLU() if signed else nn.ReLU(), nn.Linear(64, 5, bias=False)]
+    model = nn.Sequential(*layers).bfloat16()
+    with torch.no_grad():
+        model[2].weight.abs_()
+    x = torch.randn(30, 40).bfloat16()
+    found = relprop.LRP(model, rule).explain(x, 1, record=["1"]).relevances["1"]
+    expected = relprop.LRP(model.float(), rule).explain(x.float(), 1, record=["1"]).relevances["1"]
+    size = expected.abs().amax(1, keepdim=True)
+    assert float(((found.float() - expected) / size).abs().max()) < 0.1
+
+
 def test_who_is_served() -> None:
     x, w = torch.randn(3, 4), torch.randn(5, 4)
     image = torch.randn(2, 3, 4, 4)

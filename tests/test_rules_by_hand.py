@@ -482,11 +482,27 @@ def test_what_rounding_leaves_of_a_part_is_no_part(scale: float, dtype: torch.dt
         assert absorbed == pytest.approx(
             0 if direction == 1 else float(contributions.sum()), abs=tolerance * largest * 300
         )
-        # a part of one in ten thousand is one: z⁺ gives it all relevance
-        if direction == -1:
-            with torch.no_grad():
-                layer.weight[0, 7] *= -1e-2
-            found = relprop.LRP(layer, rules.ZPlus(TINY)).explain(x)
-            amount = float(layer(x).detach())
-            assert float(found.relevance[0, 7]) == pytest.approx(amount, rel=2e-2 if dtype == torch.float32 else 1e-8)
-            assert float(found.relevance.sum()) == pytest.approx(amount, rel=2e-2 if dtype == torch.float32 else 1e-8)
+
+
+@pytest.mark.parametrize("rule", [rules.ZPlus(TINY), rules.AlphaBeta(2.0, 1.0, TINY)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_small_parts_of_large_sums(rule: rules.Rule, dtype: torch.dtype) -> None:
+    # 300 neurons with 299 contributions of one sign and one of the other, from nothing to a hundredth of their sum.
+    # Where it is a part, the books balance up to its rounding; where it is rounding, z⁺ has the stabiliser take all
+    # relevance, and αβ gives it to the part that there is.
+    generator = torch.Generator().manual_seed(0)
+    eps, neurons = torch.finfo(dtype).eps, 300
+    x = torch.randn(1, 300, generator=generator).to(dtype).expand(neurons, 300).contiguous()
+    layer = nn.Linear(300, neurons, bias=False).to(dtype)
+    with torch.no_grad():
+        layer.weight.copy_(-torch.sign(x) * torch.rand(neurons, 300, generator=generator).to(dtype))
+        part = torch.logspace(math.log10(eps) - 1, -2, neurons, dtype=dtype)
+        layer.weight[:, 7] = part * 100 / x[0, 7]
+    explanation = relprop.LRP(layer, rule).explain(x, torch.arange(neurons))
+    residual = explanation.ledger.residual.abs() / explanation.value.detach().double().abs()
+    assert float(residual.max()) < 0.1
+    assert float(residual[part > 1e4 * eps].max()) < 1e-2
+    # z⁺, here one contribution, gets all relevance, or α times that
+    handed = explanation.relevance[:, 7].double() / explanation.value.detach().double()
+    alpha = getattr(rule, "alpha", 1.0)
+    assert float((handed[part > 1e3 * eps] - alpha).abs().max()) < 0.1

@@ -152,3 +152,17 @@ def shape_of(node: Node) -> tuple[Any, ...] | None:
 def is_float(node: Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, Tensor) and value.dtype.is_floating_point
+
+
+def looks_at_memory(node: Node) -> bool:
+    """Whether an operation may depend on how its inputs lie in memory: operations of others' are not known."""
+    target: Any = node.target
+    if target in (torch.ops.aten.as_strided.default, torch.ops.aten.view_as_complex.default):
+        return True
+    return isinstance(target, torch._ops.OpOverload) and target.namespace not in ("aten", "prims", "relprop")
+
+
+def was_contiguous(node: Node) -> bool:
+    """Whether a value lay in memory in the order of its dimensions when the model was captured."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_contiguous()

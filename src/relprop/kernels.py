@@ -13,6 +13,8 @@ from torch import Tensor
 
 LINEAR: Any = getattr(getattr(torch.ops.mkldnn, "_linear_pointwise", None), "default", None)
 """oneDNN's product; None if PyTorch was built without it."""
+VECTORS = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+"""Whether this is one of the processors on which it was measured: AVX2, AVX-512."""
 
 
 def suits(*tensors: Tensor) -> bool:
@@ -22,17 +24,23 @@ def suits(*tensors: Tensor) -> bool:
         and not torch.is_grad_enabled()
         and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
         and LINEAR is not None
+        and VECTORS
     )
 
 
 def linear(a: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """``a @ w.T + b``"""
-    if a.ndim > 1 and suits(a, w):
-        b = b if b is None else b.contiguous()  # it reads a bias as it lies in memory
+    if a.ndim > 1 and w.ndim == 2 and w.numel() and suits(a, w) and _is_vector(b, len(w)):
+        w = w if w.is_contiguous() or w.mT.is_contiguous() else w.contiguous()
+        b = b if b is None else b.contiguous()  # it is read as it lies in memory
         product: Tensor = LINEAR(a.contiguous(), w, b, "none", [], "")
         return product
     # outside of autograd, torch multiplies a tensor that is not contiguous row by row
     return torch.nn.functional.linear(a.contiguous(), w, b)
+
+
+def _is_vector(b: Tensor | None, size: int) -> bool:
+    return b is None or (b.shape == (size,) and suits(b))
 
 
 def channels_last(a: Tensor) -> Tensor:

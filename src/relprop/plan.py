@@ -13,7 +13,18 @@ from torch.fx import Node
 from .composites import Composite, default
 from .derived import Derived
 from .errors import RuleError, UnsupportedOperation
-from .graph import Graph, calls, describe, is_float, module_path, operation, source_line, where
+from .graph import (
+    Graph,
+    calls,
+    describe,
+    is_float,
+    looks_at_memory,
+    module_path,
+    operation,
+    source_line,
+    was_contiguous,
+    where,
+)
 from .message import COEFFICIENT, NOTHING, RELEVANCE, Form
 from .passes.batch_axis import followed
 from .passes.batch_norm import shift_map
@@ -54,6 +65,8 @@ class Plan:
     """Step -> saved values that nothing needs after it in the reverse sweep."""
     derived: Derived = field(init=False)
     """Weights computed from parameters alone."""
+    contiguous: set[Node] = field(default_factory=set)
+    """Values that an operation needs in memory as the model has them: convolutions here put channels last."""
     diagnosed: bool = False
     """Whether a warning has named the operation at which relevance gets out of hand."""
     aliases: dict[Node, Node] = field(default_factory=dict)
@@ -324,6 +337,8 @@ def _schedule(plan: Plan, keep: set[Node]) -> None:
     """Decide which values the reverse sweep keeps, and when every value can be freed."""
     position = {node: i for i, node in enumerate(plan.graph.nodes)}
     plan.order = [n for n in plan.graph.nodes if calls(n)]
+    looking = filter(looks_at_memory, plan.order)
+    plan.contiguous = {n for node in looking for n in node.all_input_nodes if was_contiguous(n)}
     for step in plan.steps.values():
         summing = step.kind in ("dense", "convolution", "affine", "add")
         if step.rectified and summing and not step.rule.exact_output and step.node not in keep:

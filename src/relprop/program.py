@@ -101,7 +101,9 @@ def trace(
 
     weights = [*(p.detach() for p in parameters.values()), *store.values()]
     table: dict[Any, Any] = {**core_aten_decompositions(), **PORTABLE} if portable else {}
-    table |= {**WRITING, LINEAR: _linear_here if compiled else _linear}
+    table |= WRITING
+    if LINEAR is not None:
+        table[LINEAR] = _linear_here if compiled else _linear
     try:
         with _plain_kernels() if portable else nullcontext():
             mode: Any = "symbolic" if dynamic else "real"

@@ -82,7 +82,8 @@ class Run:
         graph = self.plan.graph
         for node, leaf in zip(graph.inputs, leaves, strict=True):
             if node is not None:
-                self.values[node] = self._own(leaf)
+                own = self._own(leaf)
+                self.values[node] = own.contiguous() if node in self.plan.contiguous else own
                 self.shapes[node] = leaf.shape
         for node, value in (self.weights.parameters if self.weights else parameters_of(graph)).items():
             self.values[node] = self._own(value)
@@ -110,6 +111,8 @@ class Run:
             else:
                 call = self.calls.setdefault(node, Call(step, this))
                 value = step.rule.forward(call)
+            if node in self.plan.contiguous:
+                value = value.contiguous()
             values[node] = value
             if isinstance(value, Tensor):
                 self.shapes[node] = value.shape
@@ -119,8 +122,9 @@ class Run:
 
     @property
     def outputs(self) -> list[Any]:
-        """The leaves of the model's output."""
-        return [self.values[o] if isinstance(o, Node) else o for o in self.plan.graph.outputs]
+        """The leaves of the model's output, in memory in the order of their dimensions, whatever is done with them."""
+        found = [self.values[o] if isinstance(o, Node) else o for o in self.plan.graph.outputs]
+        return [o.contiguous() if isinstance(o, Tensor) else o for o in found]
 
     def may_overwrite(self, node: Node) -> bool:
         """Whether an activation may be computed in place: a fresh value that only this operation sees."""

@@ -191,7 +191,8 @@ def rule_for(*operations: Any, kind: str = "custom") -> Callable[[Any], Any]:
 
     A class is constructed without arguments. A function takes ``(call, message)`` and returns one message, or one for
     each of ``call.active``; ``message.relevance(call.output)`` is the relevance of the output, and
-    ``relprop.Message(c=..., r=...)`` the message to an input ``a``, whose relevance is ``a * c + r``.
+    ``relprop.Message(c=..., r=...)`` the message to an input ``a``, whose relevance is ``a * c + r``. How messages lie
+    in memory is not fixed: ``reshape`` them rather than ``view``.
 
     Raises:
         TypeError: if what is decorated is neither a rule nor a function, or if an operation is no callable.

@@ -139,7 +139,8 @@ class Convolution(Layer):
         return Convolution(self.x, self.weight, self.bias, self.dims, self.transposed, options)
 
     def run(self, call: Call) -> Any:
-        return call.run({self.x: kernels.channels_last(call.value(self.x))})
+        x = call.value(self.x)
+        return call.run({self.x: kernels.channels_last(x)} if self.dims == 2 else None)
 
     @cached_property
     def _arguments(self) -> tuple[Any, ...]:

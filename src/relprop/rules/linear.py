@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -84,6 +85,13 @@ class Neurons:
     def z(self) -> Tensor:
         """Σ_j a_j w_jk (+ b_k, unless the policy removes the bias)."""
         return self.accumulate(self.call.saved["z"]) if "z" in self.call.saved else self.output
+
+    @cached_property
+    def exact_z(self) -> Tensor:
+        """z in the precision of relevance, for rules that subtract it: models in half precision round their outputs."""
+        if self.call.output.dtype == self.z.dtype:
+            return self.z
+        return self.forward(self.a, self.w) if self.b is None else self.layer.forward_from(self.b, self.a, self.w)
 
     @property
     def output(self) -> Tensor:
@@ -163,44 +171,45 @@ class Favour:
     def __init__(self, neurons: Neurons, p: float, q: float):
         self.n, self.p, self.q = neurons, p, q
 
-    @property
-    def up(self) -> Weight:
-        """The weight for inputs of at least zero."""
-        return self.n.weight(("favour", self.p, self.q), self.of)
-
-    @property
-    def size(self) -> Weight:
-        return self.n.weight("size", torch.abs)
-
-    def of(self, w: Tensor) -> Tensor:
+    def rho(self, w: Tensor) -> Tensor:
         """ρ(w) for inputs of at least zero, such as neuron 0."""
         return plus(w * self.p, w.abs(), self.q)
+
+    @property
+    def rho_w(self) -> Weight:
+        return self.n.weight(("favour", self.p, self.q), self.rho)
+
+    @property
+    def size_of_w(self) -> Weight:
+        return self.n.weight("size", torch.abs)
 
     def forward(self, epsilon: float) -> Tensor:
         """Σ_0,j a_j ρ(w_jk) + ε"""
         n, b = self.n, self.n.b
         if not n.signed:
-            return n.layer.forward_from(n.a.new_tensor(epsilon) if b is None else self.of(b) + epsilon, n.a, self.up())
-        a, w = n.a.abs(), self.size()
+            offset = n.a.new_tensor(epsilon) if b is None else self.rho(b) + epsilon
+            return n.layer.forward_from(offset, n.a, self.rho_w())
+        a, w = n.a.abs(), self.size_of_w()
         size = n.forward(a, w) if b is None else n.layer.forward_from(b.abs(), a, w)
-        return plus(plus(times(size, self.q), n.z, self.p), epsilon)
+        return plus(plus(times(size, self.q), n.exact_z, self.p), epsilon)
 
-    def hand_back(self, s: Tensor, difference: Tensor, epsilon: float) -> Message:
-        """Σ_k ρ(w_jk) s_k for s = s_up + s_down, of which s_down favours the other sign, given also s_up - s_down.
+    def hand_back(self, both: Tensor, difference: Tensor, epsilon: float) -> Message:
+        """The message of neurons that send s_up with this weight and s_down with the one that favours the other sign.
 
-        Both are used up.
+        (p w + q |w|) s_up + (p w - q |w|) s_down = p w (s_up + s_down) + q |w| (s_up - s_down) for inputs of at least
+        zero, and with -q for negative ones. Sum and difference are given and used up; one tensor if there is no s_down.
         """
         n, b = self.n, self.n.b
         if b is not None:
-            n.absorb("bias", lambda: s * (self.p * b) + difference * (self.q * b.abs()))
+            n.absorb("bias", lambda: both * (self.p * b) + difference * (self.q * b.abs()))
         n.absorb("stabiliser", lambda: difference * epsilon)
         if n.signed:
-            plain, size = n.transpose(s, n.w), n.transpose(difference, self.size())
+            plain, size = n.transpose(both, n.w), n.transpose(difference, self.size_of_w())
             return Message(plus(times(plain, self.p), times(sign(n.a), size), self.q))
-        c = n.transpose(difference, self.up())
-        if s is difference:
+        c = n.transpose(difference, self.rho_w())  # ρ+ (s_up - s_down) + 2 p w s_down
+        if both is difference:
             return Message(c)
-        return Message(plus(c, n.transpose(plus(s, difference, -1), n.w), self.p))  # the other sign: 2 p w - ρ(w)
+        return Message(plus(c, n.transpose(plus(both, difference, -1), n.w), self.p))
 
 
 @dataclass(frozen=True)
@@ -332,9 +341,9 @@ class Gamma(LinearRule):
         favour = n.favour(1 + self.gamma / 2, self.gamma / 2)  # w + γ w⁺, and w + γ w⁻ for negative inputs
         z_up = favour.forward(epsilon)
         if not n.call.step.rectified:  # where z is negative, it is z + γ z⁻ - ε, of this size
-            z_up = plus(z_up, n.z.clamp(max=0), -2 - self.gamma)
+            z_up = plus(z_up, n.exact_z.clamp(max=0), -2 - self.gamma)
         difference = quotient(n.relevance, at_least(epsilon, z_up))
-        s = difference if n.call.step.rectified else times(sign(n.z), difference)
+        s = difference if n.call.step.rectified else times(sign(n.exact_z), difference)
         return favour.hand_back(s, difference, epsilon)
 
 
@@ -367,31 +376,32 @@ class AlphaBeta(LinearRule):
     def propagate(self, n: Neurons) -> Message:
         epsilon = self.stabilizer or stabiliser(n.w.dtype)
         favour = n.favour(1 / 2, 1 / 2)  # w⁺, and w⁻ for negative inputs
+        z = n.exact_z
         up_size = at_least(epsilon, favour.forward(epsilon))  # z⁺ + ε
-        down_size = up_size - n.z  # -z⁻ + ε, since z = z⁺ + z⁻
-        # what rounding makes of z⁻ (or z⁺) where there is none is no part
-        rounding = 64 * torch.finfo(n.z.dtype).eps
+        down_size = up_size - z  # -z⁻ + ε, since z = z⁺ + z⁻
         relevance = n.new_relevance
-        has_down = torch.sub(down_size, up_size, alpha=rounding)
+        has_down = _less_rounding(down_size, z, -1)
         down = where_above(epsilon, has_down, relevance, used_up=has_down)
         up = plus(relevance, down, self.beta)  # α - β = 1
         if n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
-            down = times(down, -self.beta)
+            down = times(down, self.beta)
         else:
-            has_up = torch.sub(up_size, down_size, alpha=rounding)
+            has_up = _less_rounding(up_size, z, 1)
             up = where_above(epsilon, has_up, up, used_up=up)
-            down = plus(down, where_above(epsilon, has_up, down, used_up=has_up), -self.alpha)  # else it has all
-            n.absorb("stabiliser", lambda: n.relevance - up - down)  # where there is neither
-        s_up, s_down = quotient(up, up_size), quotient(down, at_least(epsilon, down_size))  # s_down has the other sign
-        difference = plus(s_up, s_down)
-        return favour.hand_back(plus(times(s_down, -2), difference), difference, epsilon)
+            both = where_above(epsilon, has_up, down, used_up=has_up)
+            down = plus(times(both, self.alpha), down, -1)  # β where there are both, else z⁻ has it all
+            n.absorb("stabiliser", lambda: n.relevance - up + down)  # there is neither
+        s_up, s_down = quotient(up, up_size), quotient(down, at_least(epsilon, down_size))
+        difference = plus(s_up, s_down, -1)
+        return favour.hand_back(plus(times(s_down, 2), difference), difference, epsilon)
 
 
 @dataclass(frozen=True)
 class ZPlus(LinearRule):
     """LRP-z⁺: R_j = Σ_k z_jk⁺ / Σ_j z_jk⁺ R_k (Montavon et al. 2017); Excitation Backprop where a >= 0.
 
-    It is α1β0, but a neuron that nothing speaks for keeps its relevance (booked as stabiliser), as in zennit.
+    It is α1β0, but a neuron that nothing speaks for keeps its relevance (booked as stabiliser), as in zennit. What is
+    lost in the rounding of z counts as nothing: for signed inputs z⁺ is half of Σ a w + Σ |a||w|.
 
     Args:
         stabilizer: added to the denominator.
@@ -408,8 +418,7 @@ class ZPlus(LinearRule):
         favour = n.favour(1 / 2, 1 / 2)  # w⁺, and w⁻ for negative inputs
         z, relevance = favour.forward(epsilon), n.relevance
         if n.signed and not n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
-            # z⁺ less what rounding makes of it where there is none, but z⁻
-            has_up = torch.add(z, n.z, alpha=64 * torch.finfo(z.dtype).eps)
+            has_up = _less_rounding(z, n.exact_z, 1)
             relevance = where_above(epsilon, has_up, relevance, used_up=has_up)
             n.absorb("stabiliser", lambda: n.relevance - relevance)
         s = quotient(relevance, at_least(epsilon, z))
@@ -510,6 +519,11 @@ class Flat(InputRule):
 
     def propagate(self, n: Neurons) -> Message:
         return _spread(self, n, torch.ones_like(n.w))
+
+
+def _less_rounding(part: Tensor, z: Tensor, direction: int) -> Tensor:
+    """z⁺ (direction 1) or -z⁻ (-1), less what rounding makes of it where there is none: where z is the other part."""
+    return torch.add(part, z, alpha=direction * 64 * torch.finfo(z.dtype).eps)
 
 
 def _spread(rule: InputRule, n: Neurons, w: Tensor) -> Message:
