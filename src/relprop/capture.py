@@ -491,7 +491,11 @@ def _program_state(program: ExportedProgram) -> dict[str, Tensor]:
 
 
 def _program_lookup(program: ExportedProgram) -> Callable[[str], Tensor]:
-    return lambda name: _program_state(program)[name]
+    def lookup(name: str) -> Tensor:
+        value = program.state_dict.get(name)
+        return program.constants[name] if value is None else value
+
+    return lookup
 
 
 def _signature(leaf: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..message import RELEVANCE, Form, Message
+from ..message import RELEVANCE, Form, Message, times
 from ..passes.activations import written_activation
 from .base import STOPPED, Call, Messages, Rule, Step, register
 
@@ -65,7 +65,8 @@ class Identity(Rule):
         if x.is_complex() and target is aten.abs.default:
             return c * torch.sgn(x)  # |z| is homogeneous: gradient x input is exact
         if target in FROM_INPUT:
-            return c * FROM_INPUT[target](x, *call.node.args[1:], **call.node.kwargs)
+            factor = FROM_INPUT[target](x, *call.node.args[1:], **call.node.kwargs)
+            return c * factor if factor is x else times(factor, c)
         return c * torch.where(x == 0, limit_at_zero(call.node), call.output / torch.where(x == 0, 1, x))
 
 
