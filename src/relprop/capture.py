@@ -180,13 +180,8 @@ class Capturer:
         modules = tuple((id(m), m.training, m.extra_repr()) for m in self.model.modules())
         return (hash(modules), None if first is None else (first.dtype, first.device))
 
+    @without_collections()
     def _capture(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]] | None
-    ) -> Graph:
-        with without_collections():
-            return self._captured(args, kwargs, leaves, before)
-
-    def _captured(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]] | None
     ) -> Graph:
         if self.model is None:
@@ -477,10 +472,7 @@ def _module_lookup(model: nn.Module, constants: dict[str, Any]) -> Callable[[str
 
     def lookup(name: str) -> Tensor:
         path, _, attribute = name.rpartition(".")
-        owner = owners.get(path)
-        value: Any = None if owner is None else owner._parameters.get(attribute)
-        if value is None:
-            value = getattr(owner, attribute, None)
+        value: Any = getattr(owners.get(path), attribute, None)
         return constants[name] if value is None else value
 
     return lookup

@@ -1,6 +1,6 @@
 """Products in single precision on a CPU, by oneDNN, which comes with PyTorch.
 
-PyTorch multiplies matrices with MKL, which takes twice the time of oneDNN on processors that are not Intel's. And it
+PyTorch multiplies matrices with MKL, which takes twice the time of oneDNN on AMD's processors. And it
 keeps images channel by channel, from which oneDNN convolves more slowly than from pixel by pixel ("channels last").
 """
 

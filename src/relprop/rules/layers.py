@@ -42,9 +42,9 @@ class Layer:
         """The layer with the values of ``needs`` in this run."""
         return self
 
-    def run(self, call: Call) -> Any:
-        """The operation itself."""
-        return call.run()
+    def run(self, a: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        """W a + b, the operation itself."""
+        return self.forward(a, w) if b is None else self.forward_from(b, a, w)
 
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
         """W a, without bias."""
@@ -66,11 +66,6 @@ class Layer:
 class Dense(Layer):
     """``a @ w.T``"""
 
-    def run(self, call: Call) -> Any:
-        if call.node.target is not aten.linear.default:
-            return call.run()
-        return kernels.linear(*(call.value(argument) for argument in (self.x, self.weight, self.bias)))
-
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
         return kernels.linear(a, w)
 
@@ -85,9 +80,6 @@ class Dense(Layer):
 
 class MatrixRight(Layer):
     """``a @ w`` with a constant matrix."""
-
-    def run(self, call: Call) -> Any:
-        return kernels.linear(call.value(self.x), call.value(self.weight).mT)
 
     def forward(self, a: Tensor, w: Tensor) -> Tensor:
         return kernels.linear(a, w.mT)
@@ -137,10 +129,6 @@ class Convolution(Layer):
             return self
         options = {**self.options, "sides": [call.value(n) for n in self.options["sides"]]}
         return Convolution(self.x, self.weight, self.bias, self.dims, self.transposed, options)
-
-    def run(self, call: Call) -> Any:
-        x = call.value(self.x)
-        return call.run({self.x: kernels.channels_last(x)} if self.dims == 2 else None)
 
     @cached_property
     def _arguments(self) -> tuple[Any, ...]:

@@ -91,7 +91,7 @@ class Neurons:
         """z in the precision of relevance, for rules that subtract it: models in half precision round their outputs."""
         if self.call.output.dtype == self.z.dtype:
             return self.z
-        return self.forward(self.a, self.w) if self.b is None else self.layer.forward_from(self.b, self.a, self.w)
+        return self.layer.run(self.a, self.w, self.b)
 
     @property
     def output(self) -> Tensor:
@@ -130,9 +130,6 @@ class Neurons:
         if not self.call.step.rule.modifies_weights:
             return lambda: modify(self.w)
         return lambda: self.call.run_state.derived((self.layer.weight, key), lambda: modify(self.w))
-
-    def favour(self, p: float, q: float) -> Favour:
-        return Favour(self, p, q)
 
     # -- what is absorbed ---------------------------------------------------------------------------------------------
 
@@ -190,7 +187,7 @@ class Favour:
             offset = n.a.new_tensor(epsilon) if b is None else self.rho(b) + epsilon
             return n.layer.forward_from(offset, n.a, self.rho_w())
         a, w = n.a.abs(), self.size_of_w()
-        size = n.forward(a, w) if b is None else n.layer.forward_from(b.abs(), a, w)
+        size = n.layer.run(a, w, None if b is None else b.abs())
         return plus(plus(times(size, self.q), n.exact_z, self.p), epsilon)
 
     def hand_back(self, both: Tensor, difference: Tensor, epsilon: float) -> Message:
@@ -230,11 +227,14 @@ class LinearRule(Rule):
 
     def forward(self, call: Call) -> Any:
         layer = layer_in(call)
-        if call.step.bias != "zero" or layer.bias is None:
-            return layer.run(call)
+        a, w, b = call.value(layer.x), call.value(layer.weight), call.value(layer.bias)
+        if b is None:
+            return layer.run(a, w, None)
+        if call.step.bias != "zero":
+            return layer.run(a, w, layer.spread_bias(b))
         # z without bias cannot be had from z with bias: the difference of the two would be rounding where z is zero
-        z = call.saved["z"] = layer.forward(call.value(layer.x), call.value(layer.weight))
-        return z + layer.spread_bias(call.value(layer.bias))
+        z = call.saved["z"] = layer.forward(a, w)
+        return z + layer.spread_bias(b)
 
     def backward(self, call: Call, message: Message) -> Messages:
         layer = layer_in(call)
@@ -338,7 +338,7 @@ class Gamma(LinearRule):
 
     def propagate(self, n: Neurons) -> Message:
         epsilon = self.stabilizer or stabiliser(n.w.dtype)
-        favour = n.favour(1 + self.gamma / 2, self.gamma / 2)  # w + γ w⁺, and w + γ w⁻ for negative inputs
+        favour = Favour(n, 1 + self.gamma / 2, self.gamma / 2)  # w + γ w⁺, and w + γ w⁻ for negative inputs
         z_up = favour.forward(epsilon)
         if not n.call.step.rectified:  # where z is negative, it is z + γ z⁻ - ε, of this size
             z_up = plus(z_up, n.exact_z.clamp(max=0), -2 - self.gamma)
@@ -375,7 +375,7 @@ class AlphaBeta(LinearRule):
 
     def propagate(self, n: Neurons) -> Message:
         epsilon = self.stabilizer or stabiliser(n.w.dtype)
-        favour = n.favour(1 / 2, 1 / 2)  # w⁺, and w⁻ for negative inputs
+        favour = Favour(n, 1 / 2, 1 / 2)  # w⁺, and w⁻ for negative inputs
         z = n.exact_z
         up_size = at_least(epsilon, favour.forward(epsilon))  # z⁺ + ε
         down_size = up_size - z  # -z⁻ + ε, since z = z⁺ + z⁻
@@ -415,7 +415,7 @@ class ZPlus(LinearRule):
 
     def propagate(self, n: Neurons) -> Message:
         epsilon = self.stabilizer or stabiliser(n.w.dtype)
-        favour = n.favour(1 / 2, 1 / 2)  # w⁺, and w⁻ for negative inputs
+        favour = Favour(n, 1 / 2, 1 / 2)  # w⁺, and w⁻ for negative inputs
         z, relevance = favour.forward(epsilon), n.relevance
         if n.signed and not n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
             has_up = _less_rounding(z, n.exact_z, 1)
