@@ -219,6 +219,7 @@ def test_speaker(tmp_path: Path) -> None:
     import speaker as example
 
     encoder = real_models.voice_encoder().requires_grad_(False)
+    assert torch.equal(example.clip(example.NEW, "en+f2"), example.clip(example.NEW, "en+f2"))  # her breath is noise
     known = {voice: encoder(example.clip(example.KNOWN, voice))[0] for voice in ("en+m3", "en+f2")}
     lrp = relprop.LRP(encoder)
     for voice, reference in known.items():
@@ -230,7 +231,7 @@ def test_speaker(tmp_path: Path) -> None:
         assert torch.allclose(explanation.output, encoder(mel), atol=1e-4)
         balanced(explanation, 1e-4)
         frames = explanation.relevance[0].sum(1).argsort()
-        least, most = mel.clone(), mel.clone()
-        least[0, frames[: len(frames) // 5]] = most[0, frames[-len(frames) // 5 :]] = 0
+        least, most, third = mel.clone(), mel.clone(), len(frames) // 3
+        least[0, frames[:third]] = most[0, frames[-third:]] = 0  # .69 and .68 without the most, .73 without the least
         assert encoder(most)[0] @ reference < encoder(least)[0] @ reference
     assert run("speaker.py", tmp_path) == ["speaker_en+f2.png", "speaker_en+m3.png"]
