@@ -18,7 +18,7 @@ from typing import Any
 def main(folder: str, text: str, voice: str) -> None:
     library = ctypes.CDLL(str(next(Path(folder).glob("*espeak-ng.*"))))
     rate = library.espeak_Initialize(2, 0, os.fsencode(folder), 0)  # 2: hand the samples over, in this thread
-    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # breath is noise: seeded by the clock, each run would hear another clip
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # breath is noise, and its seed would be the clock
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
     def take(wave: Any, count: int, events: Any) -> int:
