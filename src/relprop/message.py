@@ -121,6 +121,11 @@ def quotient(relevance: Tensor, used_up: Tensor) -> Tensor:
     return relevance / used_up if torch.is_grad_enabled() else torch.div(relevance, used_up, out=used_up)
 
 
+def reciprocal(used_up: Tensor) -> Tensor:
+    """``1 / used_up``"""
+    return 1 / used_up if torch.is_grad_enabled() else used_up.reciprocal_()
+
+
 def at_least(low: float, used_up: Tensor) -> Tensor:
     """``max(used_up, low)``"""
     return used_up.clamp(min=low) if torch.is_grad_enabled() else used_up.clamp_(min=low)

@@ -7,7 +7,7 @@ products, cheaper than the gradient's, and without any division by an activation
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import linear
-from ..message import Message, sign, stabilise, stabiliser
+from ..message import Message, plus, quotient, reciprocal, sign, stabilise, stabiliser, times
 from .base import Step
 from .steps import Packed, Together
 
@@ -73,6 +73,10 @@ class Unrolled:
         """h_t-1"""
         return self.steps.before(self._accumulate(self._states[0]), self.hidden)
 
+    def before(self, x: Tensor) -> Tensor:
+        """x of the step before; in the first step, whatever."""
+        return self.steps.before(self.steps.apart(x)[0], x)
+
     @property
     def from_x(self) -> Tensor:
         """W x_t + b, of all gates"""
@@ -106,28 +110,31 @@ class Unrolled:
 
 
 def lstm(run: Unrolled, shares: Shares) -> Factors:
-    a_i, a_f, a_g, a_o = (run.from_x + run.from_h).chunk(4, -1)
+    a_i, a_f, a_g, a_o = plus(run.from_x, run.from_h).chunk(4, -1)
     b_i, b_f, b_g, b_o = (_plus(*b) for b in zip(run.chunks("b_ih", 4), run.chunks("b_hh", 4), strict=True))
     i, f, g, o = a_i.sigmoid(), a_f.sigmoid(), a_g.tanh(), a_o.sigmoid()
-    before, c = run.cells(f, i * g)
+    new = i * g
+    before, c = run.cells(f, new)
+    h = times(c.tanh(), o)
     i_takes, f_takes, o_takes = shares.gate(a_i, a_g), shares.gate(a_f, before), shares.gate(a_o, c)
     total = shares.total(c)
-    new, old = i * g + total.half, f * before + total.half
-    neurons = [shares.neurons(a_g, b_g, (1 - i_takes) * new, limit=(1 - i_takes) * i)]
+    new, old = _plus(new, total.half), _plus(f * before, total.half)
+    neurons = [shares.neurons(a_g, b_g, _left(i_takes, new), limit=_left(i_takes, i))]
     output = None
     if shares.gated:
         neurons = [shares.neurons(a_i, b_i, i_takes * new), shares.neurons(a_f, b_f, f_takes * old), *neurons]
         output = shares.neurons(a_o, b_o, o_takes)
     return Factors(
-        total,
         neurons,
         rows=slice(None) if shares.gated else slice(2 * i.shape[-1], 3 * i.shape[-1]),
-        keep=(1 - f_takes) * f,
-        keep_r=(1 - f_takes) * total.half,
-        into_c=(1 - o_takes) * o * ratio(c.tanh(), c, limit=1.0),
-        into_c_r=1 - o_takes,
+        into=_left(o_takes, ratio(h, c, limit=o) if total.inverse is None else h * total.inverse),
+        into_r=_left(o_takes, total.inverse),
+        on=_left(f_takes, f if total.inverse is None else times(run.before(total.inverse), old)),
+        keep=_left(f_takes, f),
+        keep_r=_left(f_takes, total.half),
+        total=total,
         output=output,
-        h=o * c.tanh(),
+        h=h,
         projection=None if run.weights.projection is None else shares.total(run.hidden),
     )
 
@@ -141,10 +148,10 @@ def gru(run: Unrolled, shares: Shares) -> Factors:
     a_n = x_n + r * h_n
     r_takes, z_takes, z_keeps = shares.gate(a_r, h_n), shares.gate(-a_z, a_n), shares.gate(a_z, before)
     total = shares.total(h)
-    new, old = (1 - z) * a_n.tanh() + total.half, z * before + total.half
-    inner = (1 - r_takes) * r
+    new, old = _plus((1 - z) * a_n.tanh(), total.half), _plus(z * before, total.half)
+    inner = _left(r_takes, r)
     b = None if b_n is None else b_n + (r if shares.without_bias else inner) * d_n
-    neurons = [shares.neurons(a_n, b, (1 - z_takes) * new, limit=(1 - z_takes) * (1 - z))]
+    neurons = [shares.neurons(a_n, b, _left(z_takes, new), limit=_left(z_takes, 1 - z))]
     reset = inner
     if shares.gated:
         signal = h_n if d_n is None or not shares.without_bias else h_n - d_n
@@ -155,44 +162,60 @@ def gru(run: Unrolled, shares: Shares) -> Factors:
         ]
         reset = torch.cat([torch.ones_like(r), torch.ones_like(z), inner], -1)
     return Factors(
-        total,
         neurons,
         rows=slice(None) if shares.gated else slice(2 * r.shape[-1], 3 * r.shape[-1]),
-        keep=(1 - z_keeps) * z,
-        keep_r=(1 - z_keeps) * total.half,
+        into=total.damp,
+        into_r=total.inverse,
+        on=_left(z_keeps, z if total.inverse is None else times(run.before(total.inverse), old)),
+        keep=_left(z_keeps, z),
+        keep_r=_left(z_keeps, total.half),
+        total=total,
         reset=reset,
     )
 
 
 def rnn(run: Unrolled, shares: Shares) -> Factors:
-    a, h = run.from_x + run.from_h, run.hidden
+    a, b = run.from_x + run.from_h, _plus(run.weight("b_ih"), run.weight("b_hh"))
     slope = 1.0 if run.kernel is torch.rnn_tanh else 0.0
-    b = _plus(run.weight("b_ih"), run.weight("b_hh"))
-    neurons = shares.neurons(a, b, h, limit=None if shares.relevance else slope)
-    slack = torch.zeros_like(a) if neurons.slack is None else neurons.slack
-    inverse = 1 / (a - b + slack if shares.without_bias and b is not None else a + slack)
-    return Factors(Total(neurons.share, inverse), [neurons._replace(share=None)])
+    neurons = shares.neurons(a, b, run.hidden, limit=None if shares.relevance else slope)
+    inverse = reciprocal(stabilise(neurons.a, neurons.epsilon)) if shares.relevance else None
+    return Factors([neurons._replace(share=None)], into=neurons.share, into_r=inverse)
 
 
 class Total(NamedTuple):
-    """A sum z: s = R / (z + ε sign z) is c ⊙ damp + r ⊙ inverse for R = z c + r."""
+    """A sum z that relevance is shared among in proportion, from s = R / (z + ε sign z)."""
 
-    damp: Tensor | None
-    inverse: Tensor
-    slack: Tensor | None = None
-    """ε sign z"""
-    half: Tensor | float = 0.0
+    z: Tensor
+    epsilon: float
+    inverse: Tensor | None
+    """1 / (z + ε sign z); None where ε = 0, and s is the coefficient of z."""
+    half: Tensor | None
     """What either of its two summands gets back of ε sign z, where it is redistributed."""
+
+    @property
+    def damp(self) -> Tensor | None:
+        """s from the coefficient of z."""
+        return None if self.inverse is None else self.z * self.inverse
+
+    @property
+    def slack(self) -> Tensor | None:
+        """ε sign z"""
+        return self.epsilon * sign(self.z) if self.epsilon else None
 
 
 class Neurons(NamedTuple):
-    """The neurons of one gate, or of the signal."""
+    """The neurons of one gate, or of the signal: a linear layer with output a."""
 
     share: Tensor | None
-    """s = R / (z + ε sign z) of these neurons, from that of the sum."""
+    """s = R / (a + ε sign a) of these neurons, from that of the sum."""
     bias: Tensor | None
-    slack: Tensor | None
-    """ε sign z"""
+    a: Tensor
+    epsilon: float
+
+    @property
+    def slack(self) -> Tensor | None:
+        """ε sign a"""
+        return self.epsilon * sign(self.a) if self.epsilon else None
 
 
 @dataclass
@@ -223,10 +246,10 @@ class Shares:
         return self.redistributed or self.step.form.r
 
     def gate(self, z_gate: Tensor, z_signal: Tensor) -> Any:
-        """The gate's part in the relevance of gate ⊙ signal."""
+        """The gate's part in the relevance of gate ⊙ signal; None if it takes nothing."""
         match self.gates:
             case "all":
-                return 0.0
+                return None
             case "half":
                 return torch.full_like(z_gate, 0.5)
             case "abs":
@@ -237,11 +260,8 @@ class Shares:
     def total(self, z: Tensor) -> Total:
         """A sum that relevance is shared among in proportion."""
         epsilon = self.epsilon or (self.tiny if self.relevance else 0.0)
-        if not epsilon:
-            return Total(None, torch.zeros_like(z))
-        slack = epsilon * sign(z)
-        inverse = 1 / (z + slack)
-        return Total(z * inverse, inverse, slack, slack / 2 if self.redistributed else 0.0)
+        inverse = reciprocal(stabilise(z, epsilon)) if epsilon else None
+        return Total(z, epsilon, inverse, epsilon / 2 * sign(z) if self.redistributed else None)
 
     def neurons(self, a: Tensor, b: Tensor | None, relevance: Tensor, limit: Tensor | float | None = None) -> Neurons:
         """Neurons of a linear layer with output a and bias b.
@@ -253,10 +273,8 @@ class Shares:
         if self.without_bias and b is not None:
             a, b, limit = a - b, None, None
         epsilon = self.epsilon or (self.tiny if limit is None else 0.0)
-        if not epsilon:
-            return Neurons(ratio(relevance, a, limit), b, None)  # type: ignore[arg-type]
-        slack = epsilon * sign(a)
-        return Neurons(relevance / (a + slack), b, slack)
+        share = quotient(relevance, stabilise(a, epsilon)) if epsilon else ratio(relevance, a, limit)  # type: ignore[arg-type]
+        return Neurons(share, b, a, epsilon)
 
 
 def ratio(x: Tensor, z: Tensor, limit: Tensor | float) -> Tensor:
@@ -272,114 +290,130 @@ def ratio(x: Tensor, z: Tensor, limit: Tensor | float) -> Tensor:
 
 @dataclass
 class Factors:
-    """What the recursion back through a layer multiplies by. None stands for one."""
+    """What the recursion back through a layer multiplies by. None stands for one.
 
-    total: Total
-    """The sum of a cell: c_t of an LSTM, h_t of a GRU; the linear layer itself in an RNN."""
+    s is that of the cell's sum: c_t of an LSTM, h_t of a GRU, the linear layer itself in an RNN.
+    """
+
     blocks: list[Neurons]
     rows: slice = field(default_factory=lambda: slice(None))
     """The neurons of the linear layer that get relevance: those of the signal alone, or the gates' too."""
+    into: Tensor | None = None
+    """s from the coefficient of h_t."""
+    into_r: Tensor | None = None
+    """s from the relevance of h_t."""
+    on: Tensor | None = None
+    """s of step t-1 from that of step t."""
     keep: Tensor | None = None
-    """The state before: its coefficient from s of the sum, and its part of the stabiliser."""
-    keep_r: Tensor | float = 0.0
-    into_c: Tensor | None = None
-    """LSTM: the coefficient of c_t from that of h_t, and the relevance."""
-    into_c_r: Tensor | float = 1.0
+    """The initial state, a summand in the first step: its coefficient from s, and its part of the stabiliser."""
+    keep_r: Tensor | None = None
+    total: Total | None = None
     output: Neurons | None = None
     """LSTM: s of the output gate's neurons from the relevance of h_t."""
     h: Tensor | None = None
     """LSTM: o ⊙ tanh(c_t)"""
     projection: Total | None = None
-    """LSTM: the projection of the output."""
+    """LSTM: the output, which is projected."""
     reset: Tensor | None = None
     """GRU: what the part of h_t-1 in the linear layer is multiplied by."""
 
 
 class Sweep:
-    """The recursion back through one layer in one direction. A state's relevance is ``a * c + r``, as in a message."""
+    """The recursion back through one layer in one direction. A state's relevance is ``a * c + r``, as in a message.
+
+    A step is as few operations as can be, where no relevance r is on its way:
+
+        s_t   = on_t+1 ⊙ s_t+1 + into_t ⊙ c_t      c_t: the coefficient of h_t, from above and from step t+1
+        c_t-1 = (share_t ⊙ s_t) U
+    """
 
     def __init__(self, run: Unrolled, epsilon: float, gates: str, step: Step):
         self.run, self.k = run, run.factors(epsilon, gates, step)
         self.redistributed = step.bias == "redistribute"
-        self.sinks: list[tuple[str, Callable[[], Tensor]]] = []
-        blocks = [*self.k.blocks, *([] if self.k.output is None else [self.k.output])]
-        self.bias = _side_by_side([b.bias for b in blocks], run.hidden)
-        self.slack = _side_by_side([b.slack for b in blocks], run.hidden)
+        self._s: dict[str, list[Tensor]] = {"layer": [], "sum": [], "projection": []}
 
     def back(self, above: Message, finals: list[Message]) -> tuple[Message, list[Message]]:
         """Messages to the input and the initial states, from those to the outputs and the final states."""
-        k, run, redistributed = self.k, self.run, self.redistributed
+        k, run, steps, redistributed = self.k, self.run, self.run.steps, self.redistributed
+        p, gates = k.projection, len(k.blocks)
         w_x, w_h, w_out = run.weight("ih", k.rows), run.weight("hh", k.rows), run.weight("projection")
         assert w_x is not None
         assert w_h is not None
         evenly = self._evenly(w_x.shape[1] + w_h.shape[1])
-        blocks = None if k.blocks[0].share is None else torch.stack([b.share for b in k.blocks], -2)  # type: ignore[misc]
-        is_lstm, steps = len(finals) == 2, run.steps
 
         def at(x: Any) -> Any:
-            return steps.apart(x) if isinstance(x, Tensor) else [x] * steps.number
+            return [None] * steps.number if x is None else steps.apart(x)
 
-        c_above, r_above, damp, inverse = at(above.c), at(above.r), at(k.total.damp), at(k.total.inverse)
-        into_c, into_c_r, keep, keep_r = at(k.into_c), at(k.into_c_r), at(k.keep), at(k.keep_r)
-        share, reset, h, spread = at(blocks), at(k.reset), at(k.h), at(evenly)
-        output = at(None if k.output is None else k.output.share)
-        p_damp, p_inverse, p_slack, _ = (at(x) for x in k.projection or (None,) * 4)
-        all_s: list[Tensor] = []
-        all_neurons: list[Tensor] = []
-        all_projected: list[Tensor] = []
+        c_above, r_above, into, into_r, on = at(above.c), at(above.r), at(k.into), at(k.into_r), at(k.on)
+        share = at(k.blocks[0].share if gates == 1 else torch.cat([b.share for b in k.blocks], -1))  # type: ignore[misc]
+        output, h = at(k.output and k.output.share), at(k.output and k.h)
+        reset, spread = at(k.reset), at(evenly)
+        p_damp, p_inverse, p_slack = at(p and p.damp), at(p and p.inverse), at(p and p.slack)
+        all_neurons, all_s, all_projected = self._s.values()
 
-        ends = [*finals[0], *(finals[1] if is_lstm else Message())]
+        ends = [*finals[0], None]
+        if len(finals) == 2 and k.total is not None:  # the message to the last cell state, as s of the last step
+            damp, inverse = steps.last(k.total.damp), steps.last(k.total.inverse)
+            ends[2] = _plus(_times(finals[1].c, damp), _times(finals[1].r, inverse))
         ends[0] = run.hidden.new_zeros(run.final[0].shape) if ends[0] is None else ends[0]
         c: Any = None
-        r = c_cell = r_cell = None
+        s = r = None
         for t in reversed(range(steps.number)):
-            c, r, c_cell, r_cell = steps.ending(t, [c, r, c_cell, r_cell], ends)
+            c, r, s = steps.ending(t, [c, r, s], ends)
             c, r = _plus(c, c_above[t]), _plus(r, r_above[t])
             if w_out is not None:  # h_t = P m_t with m_t = o ⊙ tanh(c_t)
-                s = _plus(_times(c, p_damp[t]), _times(r, p_inverse[t]))
-                all_projected.append(s)
-                c = s @ w_out
-                r = (s * p_slack[t]).sum(1, keepdim=True) / w_out.shape[1] if redistributed else None
-            if is_lstm:
-                c_cell, r_cell = _plus(c_cell, _times(c, into_c[t])), _plus(r_cell, _times(r, into_c_r[t]))
-                s = _plus(_times(c_cell, damp[t]), _times(r_cell, inverse[t]))
-            else:
-                s = _plus(_times(c, damp[t]), _times(r, inverse[t]))
-            neurons = s if share[t] is None else (s[:, None] * share[t]).flatten(1)
+                projected = _plus(_times(c, p_damp[t]), _times(r, p_inverse[t]))
+                all_projected.append(projected)
+                c = projected @ w_out
+                r = (projected * p_slack[t]).sum(1, keepdim=True) / w_out.shape[1] if redistributed else None
+            s = _plus(_plus_times(s, c, into[t]), _times(r, into_r[t]))
+            neurons = _times(s if gates == 1 else s.repeat(1, gates), share[t])
             if output[t] is not None:
                 neurons = torch.cat([neurons, output[t] * _plus(c * h[t], r)], 1)
             all_s.append(s)
             all_neurons.append(neurons)
             c = _times(neurons, reset[t]) @ w_h
             r = None if evenly is None else (neurons * spread[t]).sum(1, keepdim=True)
-            if is_lstm:
-                c_cell, r_cell = s * keep[t], s * keep_r[t] if redistributed else None
-            elif keep[t] is not None:
-                c, r = c + s * keep[t], _plus(r, s * keep_r[t]) if redistributed else None
+            s = _times(s, on[t]) if t and k.keep is not None else None
 
         neurons = steps.joined(all_neurons[::-1])
-        self._absorb("bias", neurons, self.bias)
-        self._absorb("stabiliser", neurons, self.slack)
-        self._absorb("stabiliser", all_s, k.total.slack)
-        self._absorb("stabiliser", all_projected, k.projection and k.projection.slack)
         to_x = Message(linear(neurons, w_x.mT))
         if evenly is not None:
             even = (neurons * evenly).sum(-1, keepdim=True)
             to_x = Message(to_x.c, even.expand(*even.shape[:-1], w_x.shape[1]))
-        if r is not None:
-            r = r.expand(c.shape)
-        states = [Message(c, r), Message(c_cell, r_cell)]
-        return to_x, states[: len(finals)]
+        hidden = Message(c, r if r is None else r.expand(c.shape))
+        if k.keep is None:
+            return to_x, [hidden]
+        first, c_kept, r_kept = all_s[-1], at(k.keep)[0], at(k.keep_r)[0]
+        summand = Message(first * c_kept, first * r_kept if redistributed else None)
+        return to_x, [hidden, summand] if len(finals) == 2 else [hidden.plus(summand)]
+
+    def absorbed(self) -> Iterator[tuple[str, Tensor]]:
+        """What biases and stabilisers took, unless it is redistributed: s times their value."""
+        k = self.k
+        sums = {"sum": k.total and k.total.slack, "projection": k.projection and k.projection.slack}
+        for name, kind, amount in [
+            ("layer", "bias", self._bias()),
+            ("layer", "stabiliser", self._slack()),
+            *((name, "stabiliser", slack) for name, slack in sums.items()),
+        ]:
+            if amount is not None and not self.redistributed:
+                yield kind, self.run.steps.joined(self._s[name][::-1]) * amount
 
     def _evenly(self, inputs: int) -> Tensor | None:
         """(b + ε sign z) / N of the linear layer: the part of each of its inputs, where that is redistributed."""
-        absorbed = _plus(self.bias, self.slack)
-        return absorbed / inputs if self.redistributed and absorbed is not None else None
+        absorbed = _plus(self._bias(), self._slack()) if self.redistributed else None
+        return absorbed if absorbed is None else absorbed / inputs
 
-    def _absorb(self, kind: str, s: Any, amount: Tensor | None) -> None:
-        """What a bias or stabiliser takes, unless it is redistributed: s times its value."""
-        if amount is not None and not self.redistributed:
-            self.sinks.append((kind, lambda: (self.run.steps.joined(s[::-1]) if isinstance(s, list) else s) * amount))
+    def _bias(self) -> Tensor | None:
+        return _side_by_side([b.bias for b in self._blocks], self.run.hidden)
+
+    def _slack(self) -> Tensor | None:
+        return _side_by_side([b.slack for b in self._blocks], self.run.hidden)
+
+    @property
+    def _blocks(self) -> list[Neurons]:
+        return [*self.k.blocks, *([] if self.k.output is None else [self.k.output])]
 
 
 def _side_by_side(parts: list[Any], like: Tensor) -> Tensor | None:
@@ -391,9 +425,18 @@ def _side_by_side(parts: list[Any], like: Tensor) -> Tensor | None:
     return torch.cat([like.new_zeros(shape) if p is None else p.expand(shape) for p in parts], -1)
 
 
+def _left(takes: Tensor | None, x: Any) -> Any:
+    """What a gate leaves of x to its signal."""
+    return x if takes is None or x is None else (1 - takes) * x
+
+
 def _plus(x: Any, y: Any) -> Any:
     return y if x is None else x if y is None else x + y
 
 
 def _times(x: Any, factor: Any) -> Any:
     return x if x is None or factor is None else x * factor
+
+
+def _plus_times(x: Any, y: Any, factor: Any) -> Any:
+    return _plus(x, _times(y, factor)) if x is None or factor is None else torch.addcmul(x, y, factor)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -122,8 +121,9 @@ class Recurrent(Rule):
                 )
                 below = below.plus(Message(*(None if m is None else _in_time(m, direction, steps) for m in to_x)))
                 states.append(to_states)
-                for kind, amount in sweep.sinks:
-                    self._book(call, operation, kind, amount)
+                if call.step.accounting:
+                    for kind, amount in sweep.absorbed():
+                        self._book(call, operation, kind, amount)
             initial = states + initial
             above = below
         sent = {n: Message() for n in operation.variables}
@@ -134,14 +134,14 @@ class Recurrent(Rule):
             elif m and call.step.accounting:
                 value = call.run_state.accumulate(call.value(node))
                 value = operation.steps_first(value) if node is operation.x else operation.stacked(value)
-                kept = partial(m.relevance, value)
-                amount = kept if node is operation.x else lambda kept=kept: steps.placed(kept())  # type: ignore[misc]
-                self._book(call, operation, constant_kind(call, node), amount)
+                kept = m.relevance(value)
+                kept = kept if node is operation.x else steps.placed(kept)
+                self._book(call, operation, constant_kind(call, node), kept)
         return [sent[node] for node in call.active]
 
-    def _book(self, call: Call, operation: Operation, kind: str, amount: Callable[[], Tensor]) -> None:
+    def _book(self, call: Call, operation: Operation, kind: str, amount: Tensor) -> None:
         """Amounts come as sequences, or [layers, B, ...]: with the samples where the input has them."""
-        call.book(kind, lambda: operation.outside(amount()), node=operation.x)
+        call.book(kind, lambda: operation.outside(amount), node=operation.x)
 
 
 class Operation:

@@ -39,6 +39,10 @@ class Together:
         """The value one step before."""
         return torch.cat([initial[None], x[:-1]])
 
+    def last(self, x: Tensor | None) -> Tensor | None:
+        """The value in every sample's last step."""
+        return None if x is None else x[-1]
+
     def placed(self, amount: Tensor) -> Tensor:
         """What initial states keep, [layers, B, ...], with the samples where sequences have them."""
         return amount
@@ -67,6 +71,7 @@ class Packed:
         sample = torch.arange(len(step)) - start[step]
         last = sample.bincount()[sample] - 1
         self._mirrored = (start[last - step] + sample).to(device)
+        self._last = (start[last] + sample)[: self.sizes[0]].to(device)
         # behind the initial states, [B], all rows of step t are start[t] + B
         self._before = torch.where(step == 0, sample, start[step - 1] + self.sizes[0] + sample).to(device)
 
@@ -85,6 +90,9 @@ class Packed:
 
     def before(self, initial: Tensor, x: Tensor) -> Tensor:
         return torch.cat([initial, x])[self._before]
+
+    def last(self, x: Tensor | None) -> Tensor | None:
+        return None if x is None else x[self._last]
 
     def placed(self, amount: Tensor) -> Tensor:
         """In the rows of the first step."""
