@@ -32,7 +32,7 @@ from .derived import checksum
 from .errors import CaptureError, InputError, reason_of
 from .functional import functional, replace_in_place
 from .graph import READING, Graph
-from .modes import without_collections
+from .modes import only_what_is_needed
 from .passes import canonize
 from .passes.recurrent import WholeLayers
 
@@ -180,7 +180,7 @@ class Capturer:
         modules = tuple((id(m), m.training, m.extra_repr()) for m in self.model.modules())
         return (hash(modules), None if first is None else (first.dtype, first.device))
 
-    @without_collections()
+    @only_what_is_needed()
     def _capture(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]] | None
     ) -> Graph:
