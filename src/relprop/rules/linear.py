@@ -177,8 +177,8 @@ class Favour:
         return self.n.weight(("favour", self.p, self.q), self.rho)
 
     @property
-    def size_of_w(self) -> Weight:
-        return self.n.weight("size", torch.abs)
+    def q_size_of_w(self) -> Weight:
+        return self.n.weight(("size", self.q), lambda w: times(w.abs(), self.q))
 
     def forward(self, epsilon: float) -> Tensor:
         """Σ_0,j a_j ρ(w_jk) + ε"""
@@ -186,9 +186,8 @@ class Favour:
         if not n.signed:
             offset = n.a.new_tensor(epsilon) if b is None else self.rho(b) + epsilon
             return n.layer.forward_from(offset, n.a, self.rho_w())
-        a, w = n.a.abs(), self.size_of_w()
-        size = n.layer.run(a, w, None if b is None else b.abs())
-        return plus(plus(times(size, self.q), n.exact_z, self.p), epsilon)
+        offset = n.a.new_tensor(epsilon) if b is None else b.abs() * self.q + epsilon
+        return plus(n.layer.forward_from(offset, n.a.abs(), self.q_size_of_w()), n.exact_z, self.p)
 
     def hand_back(self, both: Tensor, difference: Tensor, epsilon: float) -> Message:
         """The message of neurons that send s_up with this weight and s_down with the one that favours the other sign.
@@ -201,8 +200,8 @@ class Favour:
             n.absorb("bias", lambda: both * (self.p * b) + difference * (self.q * b.abs()))
         n.absorb("stabiliser", lambda: difference * epsilon)
         if n.signed:
-            plain, size = n.transpose(both, n.w), n.transpose(difference, self.size_of_w())
-            return Message(plus(times(plain, self.p), times(sign(n.a), size), self.q))
+            plain, q_size = n.transpose(both, n.w), n.transpose(difference, self.q_size_of_w())
+            return Message(plus(times(n.a.sign(), q_size), plain, self.p))
         c = n.transpose(difference, self.rho_w())  # ρ+ (s_up - s_down) + 2 p w s_down
         if both is difference:
             return Message(c)
