@@ -226,6 +226,25 @@ def test_long_sequences_run_as_they_are_written_down(dynamic: bool, monkeypatch:
         assert_same(compiled.attribute(x, 2), lrp.attribute(x, 2), 1e-5)
 
 
+def test_launches_are_captured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which no test here has: that the mode exists, and results survive the next call, can be seen on any machine."""
+    model = prepared(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
+    lrp, x, y = relprop.LRP(model), torch.randn(2, 4).double(), torch.randn(2, 4).double()
+    asked: list[object] = []
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *a, mode, **k: asked.append(mode) or compile_(*a, mode=mode, **k))
+    lrp.compile(x, 0)
+    monkeypatch.setattr("relprop.compiled._is_on_gpu", lambda program: True)
+    lrp.compile(x, 0, dynamic=True)
+    captured = lrp.compile(x, 0)
+    assert asked == [None, None, "reduce-overhead"]
+    program, memory = captured._run, torch.zeros(2, 4).double()  # a replay writes to the memory of the last one
+    captured._run = lambda *given: (*program(*given)[:-1], memory.copy_(program(*given)[-1]))
+    before, after = captured.attribute(x, 0), captured.attribute(y, 0)
+    assert_same(before, lrp.attribute(x, 0))
+    assert_same(after, lrp.attribute(y, 0))
+
+
 def test_compiled_for_other_inputs() -> None:
     model, x = made("cnn")
     compiled = relprop.LRP(model, "epsilon").compile(x)

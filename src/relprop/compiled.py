@@ -38,8 +38,11 @@ class Compiled:
         self._program, self._eager, self._graph_of, self._like_inputs = program, eager, graph_of, like_inputs
         self._names = names  # of the examples, if they were named
         self._run: Callable[..., Any] = program.graph
+        self._captures = False
         if not _is_long_recurrence(program):
-            self._run = torch.compile(program.graph, fullgraph=True, dynamic=program.dynamic)
+            self._captures = not program.dynamic and _is_on_gpu(program)
+            mode = "reduce-overhead" if self._captures else None  # CUDA graphs: launches are captured, and repeated
+            self._run = torch.compile(program.graph, fullgraph=True, dynamic=program.dynamic, mode=mode)
 
     @own_modes()
     def attribute(self, inputs: Any, target: Any = None) -> Any:
@@ -69,7 +72,10 @@ class Compiled:
             return self._eager(inputs, target)
         with torch.no_grad():
             results = self._run(*weights, *(x.contiguous() for x in leaves if isinstance(x, Tensor)), index)
-        result_args, result_kwargs = pytree.tree_unflatten(results[-len(leaves) :], spec)
+        results = results[-len(leaves) :]
+        if self._captures:  # the next call writes to the same memory
+            results = pytree.tree_map_only(Tensor, torch.clone, results)
+        result_args, result_kwargs = pytree.tree_unflatten(results, spec)
         return self._like_inputs(given, result_args, result_kwargs)
 
     __call__ = attribute
@@ -112,6 +118,10 @@ class Compiled:
 def _is_long_recurrence(program: Program) -> bool:
     kinds = {step.kind for step in program.plan.steps.values()}
     return "recurrent" in kinds and len(program.graph.graph.nodes) > LONG
+
+
+def _is_on_gpu(program: Program) -> bool:
+    return all(x.device.type == "cuda" for x in program.inputs if isinstance(x, Tensor))
 
 
 def _kind(x: Any, dynamic: bool) -> Any:

@@ -233,7 +233,8 @@ class LRP:
         """The propagation as one compiled program, for inputs of these shapes, with the same numbers.
 
         Recurrent layers are unrolled, step by step. Long sequences are run as they are written down, without Inductor,
-        which would take very long for them.
+        which would take very long for them. On a GPU the launches of a program of fixed shapes are captured as a CUDA
+        graph, and repeated.
 
         Args:
             inputs: examples, as in :meth:`attribute`.
