@@ -98,3 +98,17 @@ def test_changed_weights_are_seen_in_any_layout() -> None:
     lrp.attribute(x, 3)
     square.weight.data = square.weight.data.T
     assert_same(lrp.attribute(x, 3), relprop.LRP(copy.deepcopy(square), "gamma").attribute(x, 3), 1e-6)
+
+
+@pytest.mark.parametrize("shapes", [[(3,)], [(2,), (3, 2)], [(100, 100)], [(3,), (100, 100)]])
+@pytest.mark.parametrize("index", [0, -1])
+def test_checksums_are_of_the_values_at_the_time(shapes: list[tuple[int, ...]], index: int) -> None:
+    """Not views of the parameters, which change when they do."""
+    tensors = [torch.randn(shape) for shape in shapes]
+    before = checksum(tensors)
+    assert all(map(torch.equal, before, checksum(tensors)))
+    for t in tensors:
+        old = t[index].clone()
+        t.data[index] += 1
+        assert not all(map(torch.equal, before, checksum(tensors)))
+        t.data[index] = old
