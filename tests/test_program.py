@@ -226,6 +226,23 @@ def test_long_sequences_run_as_they_are_written_down(dynamic: bool, monkeypatch:
         assert_same(compiled.attribute(x, 2), lrp.attribute(x, 2), 1e-5)
 
 
+@COMPILER
+def test_a_single_image(tmp_path: Path) -> None:
+    """Its strides are ambiguous: a kernel's output may be laid out otherwise than the compiler thinks."""
+    torch.manual_seed(0)
+    blocks = (layer for _ in range(2) for layer in (nn.LazyConv2d(8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)))
+    model = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 5)).eval()
+    x = torch.randn(1, 3, 16, 16)
+    model(x)
+    lrp, last = relprop.LRP(model.requires_grad_(False)), x.to(memory_format=torch.channels_last)
+    expected = lrp.attribute(x, 2)
+    close(lrp.compile(x, 2).attribute(x, 2), expected)
+    close(lrp.compile(last, 2).attribute(last, 2), expected)
+    path = lrp.export(tmp_path / "aoti.pt2", x, 2, format="aoti", dynamic=False)
+    [[(_, found)]] = elsewhere(tmp_path, [("aoti", str(path))], [(x, torch.tensor([2]))])
+    close(found, expected)
+
+
 def test_launches_are_captured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which no test here has: that the mode exists, and results survive the next call, can be seen on any machine."""
     model = prepared(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))

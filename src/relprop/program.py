@@ -115,6 +115,8 @@ def trace(
             f"the propagation cannot be written down as one program ({reason_of(error)}). Operations whose shapes "
             "depend on values, such as the routing of experts, run eagerly only."
         ) from error
+    for node in graph.graph.find_nodes(op="call_function", target=aten.view.default):
+        node.target = aten.reshape.default  # the compiler's memory format of a single image need not be the kernel's
     constants = _lift_constants(graph)
     return Program(graph, plan, constants, list(store), leaves, target, dynamic)
 
