@@ -1,6 +1,7 @@
 """The benchmark itself, on networks that take no time."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,12 @@ def test_a_method_that_fails_says_why_and_the_others_go_on():
     _, failed, works = measure(case, chosen, most=9, budget=0)
     assert failed["error"] == "RuntimeError: no rule for this"
     assert works["rounds"] == LEAST  # what the budget does not reach
+
+
+def test_lxt_runs_where_relprop_is_not_installed(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(lxt, "MODELS", {"small": "attnlrp"})
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "import os, sys; sys.exit(os.environ[\'PYTHONPATH\'])"\n')
+    python.chmod(0o755)
+    [row] = lxt.measured(small(), python, most=1, budget=1)
+    assert (Path(row["error"]) / "relprop").is_dir()
