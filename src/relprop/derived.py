@@ -49,19 +49,23 @@ SMALL = 1 << 13
 """Parameters of fewer values are compared one by one, larger ones by the sum of their bits and some values."""
 
 
+@torch.no_grad()
 def checksum(tensors: list[Tensor]) -> list[Tensor]:
     """What changes when any value does: the sum of a tensor's bits, and some of its values, as sums know no order."""
-    flat = [_in_memory_order(t.detach()).reshape(-1) for t in tensors]
-    values = [t if len(t) < SMALL else t[:: len(t) // 64] for t in flat]
-    kinds = dict.fromkeys((v.dtype, v.device) for v in values)
-    parts = [torch.cat([v for v in values if (v.dtype, v.device) == kind]) for kind in kinds]
-    for t in flat:
-        if len(t) >= SMALL:
-            step = 8 // t.element_size()
-            start = -t.storage_offset() % step
-            end = start + (len(t) - start) // step * step
-            parts.append(t[start:end].view(torch.int64).sum())
-            parts += [p.clone() for p in (t[:start], t[end:]) if len(p)]
+    parts: list[Tensor] = []
+    values: dict[Any, list[Tensor]] = {}
+    for t in tensors:
+        flat, n = _in_memory_order(t).reshape(-1), t.numel()
+        some = values.setdefault((t.dtype, t.device), [])
+        if n < SMALL:
+            some.append(flat)
+            continue
+        step = 8 // t.element_size()
+        start = -t.storage_offset() % step
+        end = start + (n - start) // step * step
+        parts.append((flat if end - start == n else flat[start:end]).view(torch.int64).sum())
+        some += [flat[:: n // 64], *(flat[i:j] for i, j in ((0, start), (end, n)) if i < j)]
+    parts += [torch.cat(some) for some in values.values()]
     parts.append(torch.tensor([n for t in tensors for n in t.stride()]))
     return parts
 
