@@ -134,7 +134,7 @@ def lstm(run: Unrolled, shares: Shares) -> Factors:
         keep_r=_left(f_takes, total.half),
         total=total,
         output=output,
-        h=h,
+        h=h if shares.gated else None,
         projection=None if run.weights.projection is None else shares.total(run.hidden),
     )
 
@@ -346,7 +346,7 @@ class Sweep:
 
         c_above, r_above, into, into_r, on = at(above.c), at(above.r), at(k.into), at(k.into_r), at(k.on)
         share = at(k.blocks[0].share if gates == 1 else torch.cat([b.share for b in k.blocks], -1))  # type: ignore[misc]
-        output, h = at(k.output and k.output.share), at(k.output and k.h)
+        output, h = at(k.output and k.output.share), at(k.h)
         reset, spread = at(k.reset), at(evenly)
         p_damp, p_inverse, p_slack = at(p and p.damp), at(p and p.inverse), at(p and p.slack)
         all_neurons, all_s, all_projected = self._s.values()
