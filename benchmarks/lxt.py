@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+import relprop
+
 from .measure import Method, Row, Run, measure
 from .models import Case, make
 
@@ -35,14 +37,12 @@ def measured(case: Case, python: Path, *, most: int, budget: float) -> list[Row]
         return [row | {"error": f"there is no {python}: `make lxt` installs it"}]
     wanted = {"name": case.name, "batch": case.batch, "device": str(case.inputs.device)}
     wanted |= {"most": most, "budget": budget, "threads": torch.get_num_threads()}
-    import relprop  # which knows the kernels whose products are counted, and is not installed there
-
     done = subprocess.run(
         [python, "-m", __name__, json.dumps(wanted)],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[1],
-        env={**os.environ, "PYTHONPATH": str(Path(relprop.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(relprop.__file__).parents[1])},  # it is not installed there
     )
     if done.returncode:
         return [row | {"error": (done.stderr.strip().splitlines() or ["it was ended"])[-1][:160]}]

@@ -7,7 +7,7 @@ activation does (z^B, w², flat, the identity through a sigmoid) send the releva
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,8 +43,8 @@ class Message(NamedTuple):
     def plus(self, other: Message, into: bool = False) -> Message:
         """Messages of parallel branches add up; in the memory of the other's coefficient, if nobody else needs it."""
         if into and self.c is not None and other.c is not None and other.c.dtype == self.c.dtype:
-            return Message(other.c.add_(self.c), _add(self.r, other.r))
-        return Message(_add(self.c, other.c), _add(self.r, other.r))
+            return Message(other.c.add_(self.c), add(self.r, other.r))
+        return Message(add(self.c, other.c), add(self.r, other.r))
 
     def scaled(self, factor: float | Tensor) -> Message:
         return Message(
@@ -100,6 +100,13 @@ def relative_scale(z: Tensor) -> Tensor:
     return z.square().mean(dim=tuple(range(1, z.ndim)), keepdim=True).sqrt() if z.ndim > 1 else z.abs()
 
 
+def add(x: Any, y: Any) -> Any:
+    """``x + y``; None stands for zero"""
+    if x is None or y is None:
+        return y if x is None else x
+    return x + y
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Arithmetic in the memory of an argument that is not needed any more, unless somebody differentiates. A fresh tensor of
 # a layer's size takes longer than what is done with it.
@@ -140,9 +147,3 @@ def where_above(low: float, x: Tensor, relevance: Tensor, used_up: Tensor) -> Te
         else mask.grad_input(relevance, x, low, grad_input=used_up)
     )
     return kept
-
-
-def _add(x: Tensor | None, y: Tensor | None) -> Tensor | None:
-    if x is None or y is None:
-        return y if x is None else x
-    return x + y

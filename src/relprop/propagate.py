@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .errors import RelevanceWarning
 from .graph import READING, Graph, is_float, where
 from .ledger import Ledger
-from .message import Message
+from .message import Message, add
 from .plan import Plan
 from .rules.base import Call
 from .rules.structural import Source
@@ -252,7 +252,7 @@ class Run:
                 if node in masks:
                     message = self._mask(node, message, masks[node])
                 if node in record:
-                    record[node] = self._add(record[node], message.relevance(self.values[node]))
+                    record[node] = add(record[node], message.relevance(self.values[node]))
                 if self.flow is not None and message and (message.c is None or node in self.values):
                     self.flow.append((node, message.relevance(self.values.get(node)).abs().sum()))
                 for source, sent in zip(step.active, step.rule.backward(call, message), strict=True):
@@ -285,10 +285,6 @@ class Run:
             lost = message.relevance(value) - masked.relevance(value)
             self.ledger.book("masked", node, self.per_sample(lost, node))
         return masked
-
-    @staticmethod
-    def _add(x: Tensor | None, y: Tensor) -> Tensor:
-        return y if x is None else x + y
 
 
 def parameters_of(graph: Graph) -> dict[Node, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import linear
-from ..message import Message, plus, quotient, reciprocal, sign, stabilise, stabiliser, times
+from ..message import Message, add, plus, quotient, reciprocal, sign, stabilise, stabiliser, times
 from .base import Step
 from .steps import Packed, Together
 
@@ -74,8 +74,8 @@ class Unrolled:
         return self.steps.before(self._accumulate(self._states[0]), self.hidden)
 
     def before(self, x: Tensor) -> Tensor:
-        """x of the step before; in the first step, whatever."""
-        return self.steps.before(self.steps.apart(x)[0], x)
+        """x of the step before; in the first step, which has none, its own."""
+        return self.steps.before(self.steps.first(x), x)
 
     @property
     def from_x(self) -> Tensor:
@@ -111,14 +111,14 @@ class Unrolled:
 
 def lstm(run: Unrolled, shares: Shares) -> Factors:
     a_i, a_f, a_g, a_o = plus(run.from_x, run.from_h).chunk(4, -1)
-    b_i, b_f, b_g, b_o = (_plus(*b) for b in zip(run.chunks("b_ih", 4), run.chunks("b_hh", 4), strict=True))
+    b_i, b_f, b_g, b_o = (add(*b) for b in zip(run.chunks("b_ih", 4), run.chunks("b_hh", 4), strict=True))
     i, f, g, o = a_i.sigmoid(), a_f.sigmoid(), a_g.tanh(), a_o.sigmoid()
     new = i * g
     before, c = run.cells(f, new)
     h = times(c.tanh(), o)
     i_takes, f_takes, o_takes = shares.gate(a_i, a_g), shares.gate(a_f, before), shares.gate(a_o, c)
     total = shares.total(c)
-    new, old = _plus(new, total.half), _plus(f * before, total.half)
+    new, old = add(new, total.half), add(f * before, total.half)
     neurons = [shares.neurons(a_g, b_g, _left(i_takes, new), limit=_left(i_takes, i))]
     output = None
     if shares.gated:
@@ -148,7 +148,7 @@ def gru(run: Unrolled, shares: Shares) -> Factors:
     a_n = x_n + r * h_n
     r_takes, z_takes, z_keeps = shares.gate(a_r, h_n), shares.gate(-a_z, a_n), shares.gate(a_z, before)
     total = shares.total(h)
-    new, old = _plus((1 - z) * a_n.tanh(), total.half), _plus(z * before, total.half)
+    new, old = add((1 - z) * a_n.tanh(), total.half), add(z * before, total.half)
     inner = _left(r_takes, r)
     b = None if b_n is None else b_n + (r if shares.without_bias else inner) * d_n
     neurons = [shares.neurons(a_n, b, _left(z_takes, new), limit=_left(z_takes, 1 - z))]
@@ -156,8 +156,8 @@ def gru(run: Unrolled, shares: Shares) -> Factors:
     if shares.gated:
         signal = h_n if d_n is None or not shares.without_bias else h_n - d_n
         neurons = [
-            shares.neurons(a_r, _plus(b_r, d_r), r_takes * r * signal * neurons[0].share),
-            shares.neurons(a_z, _plus(b_z, d_z), z_takes * new + z_keeps * old),
+            shares.neurons(a_r, add(b_r, d_r), r_takes * r * signal * neurons[0].share),
+            shares.neurons(a_z, add(b_z, d_z), z_takes * new + z_keeps * old),
             *neurons,
         ]
         reset = torch.cat([torch.ones_like(r), torch.ones_like(z), inner], -1)
@@ -175,7 +175,7 @@ def gru(run: Unrolled, shares: Shares) -> Factors:
 
 
 def rnn(run: Unrolled, shares: Shares) -> Factors:
-    a, b = run.from_x + run.from_h, _plus(run.weight("b_ih"), run.weight("b_hh"))
+    a, b = run.from_x + run.from_h, add(run.weight("b_ih"), run.weight("b_hh"))
     slope = 1.0 if run.kernel is torch.rnn_tanh else 0.0
     neurons = shares.neurons(a, b, run.hidden, limit=None if shares.relevance else slope)
     inverse = reciprocal(stabilise(neurons.a, neurons.epsilon)) if shares.relevance else None
@@ -303,7 +303,7 @@ class Factors:
     into_r: Tensor | None = None
     """s from the relevance of h_t."""
     on: Tensor | None = None
-    """s of step t-1 from that of step t."""
+    """s of step t-1 from that of step t; None if the state before is no summand."""
     keep: Tensor | None = None
     """The initial state, a summand in the first step: its coefficient from s, and its part of the stabiliser."""
     keep_r: Tensor | None = None
@@ -330,7 +330,6 @@ class Sweep:
     def __init__(self, run: Unrolled, epsilon: float, gates: str, step: Step):
         self.run, self.k = run, run.factors(epsilon, gates, step)
         self.redistributed = step.bias == "redistribute"
-        self._s: dict[str, list[Tensor]] = {"layer": [], "sum": [], "projection": []}
 
     def back(self, above: Message, finals: list[Message]) -> tuple[Message, list[Message]]:
         """Messages to the input and the initial states, from those to the outputs and the final states."""
@@ -349,34 +348,37 @@ class Sweep:
         output, h = at(k.output and k.output.share), at(k.h)
         reset, spread = at(k.reset), at(evenly)
         p_damp, p_inverse, p_slack = at(p and p.damp), at(p and p.inverse), at(p and p.slack)
-        all_neurons, all_s, all_projected = self._s.values()
+        all_neurons: list[Tensor] = []
+        all_s: list[Tensor] = []
+        all_projected: list[Tensor] = []
 
         ends = [*finals[0], None]
         if len(finals) == 2 and k.total is not None:  # the message to the last cell state, as s of the last step
             damp, inverse = steps.last(k.total.damp), steps.last(k.total.inverse)
-            ends[2] = _plus(_times(finals[1].c, damp), _times(finals[1].r, inverse))
+            ends[2] = add(_times(finals[1].c, damp), _times(finals[1].r, inverse))
         ends[0] = run.hidden.new_zeros(run.final[0].shape) if ends[0] is None else ends[0]
         c: Any = None
         s = r = None
         for t in reversed(range(steps.number)):
             c, r, s = steps.ending(t, [c, r, s], ends)
-            c, r = _plus(c, c_above[t]), _plus(r, r_above[t])
+            c, r = add(c, c_above[t]), add(r, r_above[t])
             if w_out is not None:  # h_t = P m_t with m_t = o ⊙ tanh(c_t)
-                projected = _plus(_times(c, p_damp[t]), _times(r, p_inverse[t]))
+                projected = add(_times(c, p_damp[t]), _times(r, p_inverse[t]))
                 all_projected.append(projected)
                 c = projected @ w_out
                 r = (projected * p_slack[t]).sum(1, keepdim=True) / w_out.shape[1] if redistributed else None
-            s = _plus(_plus_times(s, c, into[t]), _times(r, into_r[t]))
+            s = add(_plus_times(s, c, into[t]), _times(r, into_r[t]))
             neurons = _times(s if gates == 1 else s.repeat(1, gates), share[t])
             if output[t] is not None:
-                neurons = torch.cat([neurons, output[t] * _plus(c * h[t], r)], 1)
+                neurons = torch.cat([neurons, output[t] * add(c * h[t], r)], 1)
             all_s.append(s)
             all_neurons.append(neurons)
             c = _times(neurons, reset[t]) @ w_h
             r = None if evenly is None else (neurons * spread[t]).sum(1, keepdim=True)
-            s = _times(s, on[t]) if t and k.keep is not None else None
+            s = None if k.on is None else s * on[t]
 
         neurons = steps.joined(all_neurons[::-1])
+        self._s = neurons, all_s, all_projected
         to_x = Message(linear(neurons, w_x.mT))
         if evenly is not None:
             even = (neurons * evenly).sum(-1, keepdim=True)
@@ -384,25 +386,28 @@ class Sweep:
         hidden = Message(c, r if r is None else r.expand(c.shape))
         if k.keep is None:
             return to_x, [hidden]
-        first, c_kept, r_kept = all_s[-1], at(k.keep)[0], at(k.keep_r)[0]
-        summand = Message(first * c_kept, first * r_kept if redistributed else None)
+        first, r_kept = all_s[-1], k.keep_r
+        summand = Message(first * steps.first(k.keep), None if r_kept is None else first * steps.first(r_kept))
         return to_x, [hidden, summand] if len(finals) == 2 else [hidden.plus(summand)]
 
     def absorbed(self) -> Iterator[tuple[str, Tensor]]:
         """What biases and stabilisers took, unless it is redistributed: s times their value."""
-        k = self.k
-        sums = {"sum": k.total and k.total.slack, "projection": k.projection and k.projection.slack}
-        for name, kind, amount in [
-            ("layer", "bias", self._bias()),
-            ("layer", "stabiliser", self._slack()),
-            *((name, "stabiliser", slack) for name, slack in sums.items()),
-        ]:
-            if amount is not None and not self.redistributed:
-                yield kind, self.run.steps.joined(self._s[name][::-1]) * amount
+        if self.redistributed:
+            return
+        neurons, sums, projected = self._s
+        taken: list[tuple[str, Any, Tensor | None]] = [
+            ("bias", neurons, self._bias()),
+            ("stabiliser", neurons, self._slack()),
+            ("stabiliser", sums, self.k.total and self.k.total.slack),
+            ("stabiliser", projected, self.k.projection and self.k.projection.slack),
+        ]
+        for kind, s, value in taken:
+            if value is not None:
+                yield kind, value * (self.run.steps.joined(s[::-1]) if isinstance(s, list) else s)
 
     def _evenly(self, inputs: int) -> Tensor | None:
         """(b + ε sign z) / N of the linear layer: the part of each of its inputs, where that is redistributed."""
-        absorbed = _plus(self._bias(), self._slack()) if self.redistributed else None
+        absorbed = add(self._bias(), self._slack()) if self.redistributed else None
         return absorbed if absorbed is None else absorbed / inputs
 
     def _bias(self) -> Tensor | None:
@@ -430,13 +435,9 @@ def _left(takes: Tensor | None, x: Any) -> Any:
     return x if takes is None or x is None else (1 - takes) * x
 
 
-def _plus(x: Any, y: Any) -> Any:
-    return y if x is None else x if y is None else x + y
-
-
 def _times(x: Any, factor: Any) -> Any:
     return x if x is None or factor is None else x * factor
 
 
 def _plus_times(x: Any, y: Any, factor: Any) -> Any:
-    return _plus(x, _times(y, factor)) if x is None or factor is None else torch.addcmul(x, y, factor)
+    return add(x, _times(y, factor)) if x is None or factor is None else torch.addcmul(x, y, factor)

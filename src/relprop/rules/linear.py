@@ -176,17 +176,21 @@ class Favour:
     def rho_w(self) -> Weight:
         return self.n.weight(("favour", self.p, self.q), self.rho)
 
+    def q_size(self, w: Tensor) -> Tensor:
+        """q |w|"""
+        return times(w.abs(), self.q)
+
     @property
     def q_size_of_w(self) -> Weight:
-        return self.n.weight(("size", self.q), lambda w: times(w.abs(), self.q))
+        return self.n.weight(("size", self.q), self.q_size)
 
     def forward(self, epsilon: float) -> Tensor:
         """Σ_0,j a_j ρ(w_jk) + ε"""
         n, b = self.n, self.n.b
+        of_bias = self.q_size if n.signed else self.rho
+        offset = n.a.new_tensor(epsilon) if b is None else of_bias(b) + epsilon
         if not n.signed:
-            offset = n.a.new_tensor(epsilon) if b is None else self.rho(b) + epsilon
             return n.layer.forward_from(offset, n.a, self.rho_w())
-        offset = n.a.new_tensor(epsilon) if b is None else b.abs() * self.q + epsilon
         return plus(n.layer.forward_from(offset, n.a.abs(), self.q_size_of_w()), n.exact_z, self.p)
 
     def hand_back(self, both: Tensor, difference: Tensor, epsilon: float) -> Message:
@@ -197,7 +201,7 @@ class Favour:
         """
         n, b = self.n, self.n.b
         if b is not None:
-            n.absorb("bias", lambda: both * (self.p * b) + difference * (self.q * b.abs()))
+            n.absorb("bias", lambda: both * (self.p * b) + difference * self.q_size(b))
         n.absorb("stabiliser", lambda: difference * epsilon)
         if n.signed:
             plain, q_size = n.transpose(both, n.w), n.transpose(difference, self.q_size_of_w())

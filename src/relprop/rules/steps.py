@@ -39,6 +39,10 @@ class Together:
         """The value one step before."""
         return torch.cat([initial[None], x[:-1]])
 
+    def first(self, x: Tensor) -> Tensor:
+        """The value in every sample's first step."""
+        return x[0]
+
     def last(self, x: Tensor | None) -> Tensor | None:
         """The value in every sample's last step."""
         return None if x is None else x[-1]
@@ -90,6 +94,9 @@ class Packed:
 
     def before(self, initial: Tensor, x: Tensor) -> Tensor:
         return torch.cat([initial, x])[self._before]
+
+    def first(self, x: Tensor) -> Tensor:
+        return x[: self.sizes[0]]
 
     def last(self, x: Tensor | None) -> Tensor | None:
         return None if x is None else x[self._last]
