@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from relprop.kernels import linear
+from relprop.graph.kernels import linear
 
 from .measure import Row, seconds
 

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from relprop.kernels import LINEAR
+from relprop.graph.kernels import LINEAR
 
 aten = torch.ops.aten
 

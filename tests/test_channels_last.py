@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import relprop
-from relprop.derived import checksum
+from relprop.graph.checksum import checksum
 
 from .models import UNet, assert_balanced, assert_same, images, prepared, torchvision_model
 

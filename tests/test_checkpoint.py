@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import relprop
 from benchmarks import memory
-from relprop.checkpoint import parts_of
+from relprop.engine.checkpoint import parts_of
 
 from .models import UNet, assert_same, cnn, images, prepared
 

@@ -345,7 +345,7 @@ class Custom(nn.Module):
 @pytest.fixture
 def table() -> object:
     """Rules that a test registers are gone after it."""
-    from relprop.rules.base import TABLE
+    from relprop.rules.table import TABLE
 
     before = dict(TABLE)
     yield TABLE

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import relprop
-from relprop.kernels import channels_last, linear
+from relprop.graph.kernels import channels_last, linear
 
 from .models import UNet, assert_same, images, mlp, prepared, torchvision_model
 

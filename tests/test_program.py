@@ -211,7 +211,7 @@ def test_compiled_for_any_number_of_samples() -> None:
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_long_sequences_run_as_they_are_written_down(dynamic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Inductor, whose time grows with the square of their length."""
-    monkeypatch.setattr("relprop.compiled.LONG", 100)
+    monkeypatch.setattr("relprop.programs.compiled.LONG", 100)
     monkeypatch.setattr("torch.compile", None)
     model, _ = made("lstm")
     lrp = relprop.LRP(model, "epsilon")
@@ -251,7 +251,7 @@ def test_launches_are_captured_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda *a, mode, **k: asked.append(mode) or compile_(*a, mode=mode, **k))
     lrp.compile(x, 0)
-    monkeypatch.setattr("relprop.compiled._is_on_gpu", lambda program: True)
+    monkeypatch.setattr("relprop.programs.compiled._is_on_gpu", lambda program: True)
     lrp.compile(x, 0, dynamic=True)
     captured = lrp.compile(x, 0)
     assert asked == [None, None, "reduce-overhead"]

@@ -109,7 +109,7 @@ FAILURES = {
     "shape": lambda lrp, x: lrp.attribute(x[:, :2]),
     "nan": lambda lrp, x: lrp.attribute(x * float("nan")),
     "selector": lambda lrp, x: lrp.using([(select.recurrent(), rules.Stop())]).attribute(x),
-    "rule": lambda lrp, x: lrp.using([(select.module("conv2"), rules.base.FunctionRule(broken))]).attribute(x, 1),
+    "rule": lambda lrp, x: lrp.using([(select.module("conv2"), rules.table.FunctionRule(broken))]).attribute(x, 1),
     "bounds": lambda lrp, x: lrp.using([(select.first(select.linear()), rules.ZBox([1.0], [2.0, 3.0]))]).attribute(
         x, 1
     ),

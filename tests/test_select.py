@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import relprop
 from relprop import composites, rules, select
+from relprop.graph.graph import module_path
 
 from .models import CNN, UNet, assert_same, cnn, images, mlp, prepared, torchvision_model
 
@@ -20,7 +21,7 @@ def matched(model: nn.Module, selector: select.Selector, x: Tensor | None = None
     x = images(2, 16) if x is None else x
     plan = relprop.LRP(model, [(selector, rule or MARK)]).plan(x)
     chosen = [step for step in plan.steps.values() if step.reason == str(selector)]
-    return {relprop.graph.module_path(step.node) or str(step.node.target) for step in chosen}
+    return {module_path(step.node) or str(step.node.target) for step in chosen}
 
 
 LAYERS = "conv1 conv2 fc"
@@ -122,7 +123,7 @@ def test_first_is_decided_among_what_is_explained() -> None:
     x = (torch.randn(2, 5).double(), torch.randn(2, 6).double())
     lrp = relprop.LRP(model, [(select.first(select.linear()), MARK)])
     plan = lrp.plan(x, wrt=1)
-    assert [relprop.graph.module_path(s.node) for s in plan.steps.values() if s.rule == MARK] == ["b1"]
+    assert [module_path(s.node) for s in plan.steps.values() if s.rule == MARK] == ["b1"]
 
 
 def test_first_of_real_networks() -> None:

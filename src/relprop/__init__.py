@@ -1,8 +1,8 @@
 """relprop explains the predictions of PyTorch models by Layer-wise Relevance Propagation (LRP)."""
 
 from . import composites, rules, select, targets
-from .bilrp import bilrp
 from .composites import Composite
+from .engine.ledger import Ledger
 from .errors import (
     CaptureError,
     InputError,
@@ -14,10 +14,10 @@ from .errors import (
     UnsupportedOperation,
 )
 from .explanation import Explanation
-from .ledger import Ledger
 from .lrp import LRP
-from .message import Message
+from .methods.bilrp import bilrp
 from .rules import Rule, rule_for
+from .rules.message import Message
 
 __version__ = "0.1.0"
 

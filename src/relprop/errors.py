@@ -1,5 +1,7 @@
 """The errors a user can meet. Each says what went wrong, where, and what to do about it."""
 
+from __future__ import annotations
+
 
 class RelpropError(Exception):
     """Base class of all errors raised by relprop."""

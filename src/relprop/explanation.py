@@ -14,12 +14,12 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from . import view
-from .ledger import Ledger
+from .engine.ledger import Ledger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .plan import Plan
+    from .engine.plan import Plan
 
 
 @dataclass

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,52 +12,34 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
-from torch.nn.utils.rnn import PackedSequence
 
-from .capture import Capturer, batch_size
-from .checkpoint import Checkpointed
-from .compiled import Compiled
+from .capture.capturer import Capturer
+from .capture.export import batch_size
 from .composites import of
-from .embeddings import token_nodes, tokens
-from .errors import InputError, RelevanceWarning, SelectionError, TargetError
+from .engine.checkpoint import Checkpointed
+from .engine.diagnose import warn_of_growth
+from .engine.embeddings import token_nodes
+from .engine.hidden import channel_mask, module_outputs
+from .engine.inputs import call_of, check_inputs, chosen_inputs, like_inputs, twice
+from .engine.micro_batch import in_parts
+from .engine.plan import Plan
+from .engine.planning import Report, make_plan, refuse_gaps
+from .engine.run import Run
+from .engine.seeds import index_for, roots_for, seed_at, seed_inside, seed_messages, seed_of, start_of, targets_in
+from .engine.session import SEEDS, nodes_of_mask, open_ledger, or_zeros, relevances_of
+from .errors import InputError, SelectionError, TargetError
 from .explanation import Explanation
-from .export import format_of, save
-from .graph import Graph, is_float, where
-from .hidden import channel_mask, module_outputs
-from .ledger import Ledger
-from .message import Message
-from .micro_batch import in_parts
-from .modes import own_modes
-from .plan import Plan, make_plan, refuse_gaps
-from .program import Program, trace
+from .graph.graph import Graph, is_float
+from .graph.modes import own_modes
+from .programs.compiled import Compiled
+from .programs.export import format_of, save
+from .programs.program import Program, trace
 from .progress import bar
-from .propagate import GROWTH, Run, diagnose
-from .rules.base import STOPPED, table_version
-from .targets import Seed, Several, index_for, main_output, seed_at, seed_of
+from .rules.message import Message
+from .rules.table import table_version
+from .targets import Several
 
 BIAS_POLICIES = ("absorb", "redistribute", "zero")
-SEEDS = ("output", "unit")
-
-
-@dataclass
-class Report:
-    """Every operation without a rule, from :meth:`LRP.check`. It is true if there is none."""
-
-    plan: Plan
-
-    @property
-    def gaps(self) -> list[str]:
-        return [where(node) for node in self.plan.gaps]
-
-    def __bool__(self) -> bool:
-        return not self.plan.gaps
-
-    def __str__(self) -> str:
-        if self:
-            return f"every one of the {len(self.plan.steps)} active operations has a rule"
-        return f"{len(self.plan.gaps)} operations have no rule:\n" + "\n".join(f"  {gap}" for gap in self.gaps)
-
-    __repr__ = __str__
 
 
 class LRP:
@@ -138,7 +117,7 @@ class LRP:
         )
         if micro_batch is None:
             return explain(inputs, target)[0]
-        leaves, spec = pytree.tree_flatten(_call_of(inputs))
+        leaves, spec = pytree.tree_flatten(call_of(inputs))
 
         def call(part: list[Any]) -> Any:
             args, kwargs = pytree.tree_unflatten(part, spec)
@@ -152,7 +131,7 @@ class LRP:
             lambda part, one: pytree.tree_leaves(explain(call(part), one)[0]),
             bar("attribute") if progress else iter,
         )
-        return _like_inputs(inputs, *pytree.tree_unflatten(found, spec))
+        return like_inputs(inputs, *pytree.tree_unflatten(found, spec))
 
     def explain(
         self,
@@ -217,13 +196,13 @@ class LRP:
 
     def plan(self, inputs: Any, *, wrt: Any = None) -> Plan:
         """The rule of every operation, node by node, before anything runs. ``print`` it."""
-        args, kwargs = _call_of(inputs)
+        args, kwargs = call_of(inputs)
         graph, leaves = self._graph(args, kwargs)
         return self._plan(graph, leaves, wrt, None)
 
     def check(self, inputs: Any, *, wrt: Any = None) -> Report:
         """All operations without a rule at once, without running the model."""
-        args, kwargs = _call_of(inputs)
+        args, kwargs = call_of(inputs)
         graph, leaves = self._graph(args, kwargs)
         return Report(self._plan(graph, leaves, wrt, None, strict=False))
 
@@ -249,7 +228,7 @@ class LRP:
         """
         program = self._program(inputs, target, wrt, seed, dynamic, compiled=True)
         names = list(inputs) if isinstance(inputs, Mapping) else []
-        return Compiled(program, partial(self.attribute, wrt=wrt, seed=seed), self._graph_of, _like_inputs, names)
+        return Compiled(program, partial(self.attribute, wrt=wrt, seed=seed), self._graph_of, like_inputs, names)
 
     def export(
         self,
@@ -299,11 +278,11 @@ class LRP:
         self._explain(inputs, target, wrt=wrt, seed=seed, accounting=False)  # errors come before the long work
         if dynamic and batch_size(pytree.tree_leaves(inputs)) == 1:
             # torch takes a dimension of one for a constant: two samples stand for any number
-            inputs, target = (pytree.tree_map_only(Tensor, _twice, x) for x in (inputs, target))
+            inputs, target = (pytree.tree_map_only(Tensor, twice, x) for x in (inputs, target))
             self._explain(inputs, target, wrt=wrt, seed=seed, accounting=False)
-        args, kwargs = _call_of(inputs)
+        args, kwargs = call_of(inputs)
         graph, leaves = self._graph(args, kwargs)
-        roots = _roots(graph, target)
+        roots = roots_for(graph, target)
         plan = self._plan(graph, leaves, wrt, roots, strict=len(roots) < 2, keep=roots)
 
         def propagate(run: Run, index: Tensor | None) -> tuple[list[Any], list[Tensor | None]]:
@@ -312,19 +291,19 @@ class LRP:
                 found = seed_of(target, outputs, graph.unflatten_output, seed)
             else:
                 found = seed_at(index, outputs, graph.unflatten_output, seed)
-            return outputs, _relevances(plan, run, run.sweep(_seeds(graph, plan, found)))
+            return outputs, relevances_of(plan, run, run.sweep(seed_messages(graph, plan, found)))
 
         index = index_for(target, Run(plan, leaves).outputs, graph.unflatten_output)
         return trace(plan, leaves, index, propagate, dynamic=dynamic, **kind)
 
     def _graph_of(self, inputs: Any) -> tuple[Graph, list[Any], Any]:
-        args, kwargs = _call_of(inputs)
+        args, kwargs = call_of(inputs)
         graph, leaves = self._graph(args, kwargs)
         return graph, leaves, pytree.tree_structure((args, kwargs))
 
     def _graph(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Graph, list[Any]]:
         leaves = pytree.tree_leaves((args, kwargs))
-        _check_inputs(leaves, self._capturer)
+        check_inputs(leaves, self._capturer)
         with own_modes():
             graph = self._capturer(args, kwargs)
         return graph, leaves
@@ -340,7 +319,7 @@ class LRP:
         strict: bool = True,
         keep: tuple[Node, ...] = (),
     ) -> Plan:
-        chosen = _chosen_inputs(graph, leaves, wrt)
+        chosen = chosen_inputs(graph, leaves, wrt)
         key = (id(graph), chosen, roots, accounting, strict, keep, table_version())
         if key not in self._plans:
             if len(self._plans) > 64:
@@ -387,39 +366,39 @@ class LRP:
     ) -> Any:
         if seed not in SEEDS:
             raise ValueError(f"seed must be one of {', '.join(map(repr, SEEDS))}, got {seed!r}")
-        args, kwargs = _call_of(inputs)
+        args, kwargs = call_of(inputs)
         graph, leaves = self._graph(args, kwargs)
         recorded = module_outputs(graph, record)
-        masks = {n: channel_mask(n, m) for n, m in _by_node(graph, mask or {})}
-        start, channels = _start(graph, at)
-        roots = _roots(graph, target) if start is None else (start,)
+        masks = {n: channel_mask(n, m) for n, m in nodes_of_mask(graph, mask or {})}
+        start, channels = start_of(graph, at)
+        roots = roots_for(graph, target) if start is None else (start,)
         keep = (*recorded.values(), *masks, *roots)
         # which of several outputs a function uses is known when it has been called
         plan = self._plan(graph, leaves, wrt, roots, accounting=accounting, strict=len(roots) < 2, keep=keep)
-        targets = _targets(target)
+        targets = targets_in(target)
         run_as = Checkpointed if checkpoint and not differentiable else Run
         run = run_as(plan, leaves, retain=len(targets) > 1, differentiable=differentiable, batch=batch_size(leaves))
         output_leaves = run.outputs
         results, relevances = [], []
         for one in progress(targets):
             if start is not None:
-                found = _seed_at(run.values[start], channel_mask(start, channels), seed)
+                found = seed_inside(run.values[start], channel_mask(start, channels), seed)
                 seeds = {start: Message(found.coefficients[0])}
             else:
                 found = seed_of(one, output_leaves, graph.unflatten_output, seed)
-                seeds = _seeds(graph, plan, found)
+                seeds = seed_messages(graph, plan, found)
             refuse_gaps(plan, seeds)
-            ledger = _open_ledger(run, found, seeds, graph, output_leaves) if accounting else None
+            ledger = open_ledger(run, found, seeds, graph, output_leaves) if accounting else None
             hidden: dict[Node, Tensor | None] = dict.fromkeys(recorded.values())
             messages = run.sweep(seeds, masks, hidden)
-            relevance = _relevances(plan, run, messages, ledger)
-            _watch(run, seeds, relevance)
+            relevance = relevances_of(plan, run, messages, ledger)
+            warn_of_growth(run, seeds, relevance)
             relevances.append(relevance)
             kept = {}
             for name, node in recorded.items():
                 if node in plan.sources and node in messages:
                     hidden[node] = messages[node].relevance(run.values[node])
-                kept[name] = _or_zeros(hidden[node], run.values[node]).contiguous()
+                kept[name] = or_zeros(hidden[node], run.values[node]).contiguous()
             results.append((found, ledger, kept))
         stacked = isinstance(target, (Several, list))
         joined = [
@@ -427,252 +406,7 @@ class LRP:
         ]
         _, spec = pytree.tree_flatten((args, kwargs))
         result_args, result_kwargs = pytree.tree_unflatten(joined, spec)
-        shaped = _like_inputs(inputs, result_args, result_kwargs)
+        shaped = like_inputs(inputs, result_args, result_kwargs)
         if not accounting:
             return shaped, None
         return shaped, results, plan, inputs, graph.unflatten_output(output_leaves)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Inputs
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """How the model is called with these inputs."""
-    if any(map(_is_packed, pytree.tree_leaves(inputs, is_leaf=_is_packed))):
-        raise InputError(
-            "a PackedSequence is no input: it does not hold samples side by side. Explain a model that takes the "
-            "padded batch and the lengths and packs them in its forward."
-        )
-    if isinstance(inputs, Tensor):
-        return (inputs,), {}
-    if isinstance(inputs, (tuple, list)):
-        return tuple(inputs), {}
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    raise InputError(
-        f"inputs must be a tensor, a tuple (positional) or a dict (keywords), got {type(inputs).__name__}."
-    )
-
-
-def _is_packed(x: Any) -> bool:
-    return isinstance(x, PackedSequence)
-
-
-def _twice(x: Tensor) -> Tensor:
-    return torch.cat([x, x]) if x.ndim and x.shape[0] == 1 else x
-
-
-def _like_inputs(inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if isinstance(inputs, Tensor):
-        return args[0]
-    return kwargs if isinstance(inputs, Mapping) else tuple(args)
-
-
-def _check_inputs(leaves: list[Any], capturer: Capturer) -> None:
-    tensors = [(i, x) for i, x in enumerate(leaves) if isinstance(x, Tensor)]
-    if not tensors:
-        raise InputError("the inputs hold no tensor.")
-    for i, x in tensors:
-        if x.ndim and x.shape[0] == 0:
-            raise InputError(f"input {i} is an empty batch: shape {tuple(x.shape)}.")
-        if x.dtype.is_complex:
-            raise InputError(f"input {i} is complex ({x.dtype}); give real and imaginary parts as real tensors.")
-        if x.ndim and not capturer.lives_on(x.device):
-            own = ", ".join(map(str, capturer.devices()))
-            raise InputError(f"input {i} is on {x.device}, the model on {own}: move one of them with .to(device).")
-        if x.dtype.is_floating_point and not _is_mask(x) and not bool(torch.isfinite(x).all()):
-            _refuse_infinite(i, x)
-
-
-def _refuse_infinite(i: int, x: Tensor) -> None:
-    bad = ~torch.isfinite(x)
-    raise InputError(
-        f"input {i} holds {int(bad.sum())} values that are NaN or infinite, the first at index "
-        f"{bad.nonzero()[0].tolist()}."
-    )
-
-
-def _is_mask(x: Any) -> bool:
-    """An additive attention mask: its only infinite values are -inf."""
-    if not isinstance(x, Tensor) or not x.dtype.is_floating_point or x.ndim < 2:
-        return False
-    lowest, highest = torch.aminmax(x)
-    return bool(lowest == -torch.inf) and bool(highest < torch.inf)  # NaN is neither
-
-
-def _chosen_inputs(graph: Graph, leaves: list[Any], wrt: Any) -> tuple[int, ...]:
-    """Positions of the inputs to explain; a mask that holds -inf is none unless nothing else is left."""
-    tensors = [i for i, n in enumerate(graph.inputs) if n is not None]
-    if wrt is None:
-        explained = [i for i in tensors if is_float(graph.inputs[i]) or token_nodes(graph, graph.inputs[i])]  # type: ignore[arg-type]
-        chosen = [i for i in explained if not _is_mask(leaves[i])] or explained
-        for i in chosen:
-            if _is_mask(leaves[i]):
-                _refuse_infinite(i, leaves[i])
-        return tuple(chosen)
-    chosen = []
-    for name in [wrt] if isinstance(wrt, (str, int)) else list(wrt):
-        found = [i for i in tensors if name in (i, str(i), graph.input_names[i])]
-        if not found:
-            known = ", ".join(repr(graph.input_names[i]) for i in tensors)
-            raise InputError(f"wrt={name!r} names no tensor input; there are {known}.")
-        if _is_mask(leaves[found[0]]):
-            _refuse_infinite(found[0], leaves[found[0]])
-        chosen += found
-    return tuple(chosen)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Targets and seeds
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _targets(target: Any) -> list[Any]:
-    if isinstance(target, list):
-        target = Several(tuple(target))
-    if isinstance(target, Several):
-        if not target.targets:
-            raise TargetError("an empty list of targets")
-        return list(target.targets)
-    return [target]
-
-
-def _roots(graph: Graph, target: Any) -> tuple[Node, ...]:
-    """The outputs where relevance may start: all for a function, the one with the scores for an index."""
-    floats = [o for o in graph.outputs if isinstance(o, Node) and is_float(o)]
-    if any(callable(t) for t in _targets(target)) or len(floats) <= 1:
-        return tuple(dict.fromkeys(floats))
-    values = [o.meta["val"] if isinstance(o, Node) else o for o in graph.outputs]
-    return (graph.outputs[main_output(values, graph.unflatten_output)],)
-
-
-def _seeds(graph: Graph, plan: Plan, found: Seed) -> dict[Node, Message]:
-    seeds: dict[Node, Message] = {}
-    for i, c in found.coefficients.items():
-        node = graph.outputs[i]
-        if isinstance(node, Node) and (node in plan.steps or node in plan.sources or _is_pick(node, plan)):
-            seeds[node] = seeds[node].plus(Message(c)) if node in seeds else Message(c)
-    if not seeds:
-        raise TargetError(f"the target does not depend on any input that is explained{_but_for(graph, plan, found)}.")
-    return seeds
-
-
-def _but_for(graph: Graph, plan: Plan, found: Seed) -> str:
-    """The operation that stands between target and inputs, if one does."""
-    held = next((n for n in graph.nodes if n in plan.tainted and n.target in STOPPED), None)
-    if held is None or not any(graph.outputs[i] in plan.tainted for i in found.coefficients):
-        return ""
-    return f", but by way of {where(held)}: norms, other statistics, signs and rounded numbers are held constant"
-
-
-def _is_pick(node: Node, plan: Plan) -> bool:
-    return (
-        bool(node.args)
-        and isinstance(node.args[0], Node)
-        and node.args[0] in plan.steps
-        and "getitem" in str(node.target)
-    )
-
-
-def _start(graph: Graph, at: Any) -> tuple[Node | None, Any]:
-    if at is None:
-        return None, None
-    if not isinstance(at, str) and not (isinstance(at, tuple) and len(at) == 2 and isinstance(at[0], str)):
-        raise SelectionError(f"at must be a module path or (path, channels), got {at!r}.")
-    path, channels = (at, None) if isinstance(at, str) else at
-    found = module_outputs(graph, [path])
-    if len(found) > 1:
-        raise SelectionError(f"at={path!r} matches several modules: {', '.join(found)}; name one.")
-    return next(iter(found.values())), channels
-
-
-def _seed_at(activation: Tensor, mask: Callable[[Tensor], Tensor], kind: str) -> Seed:
-    kept = mask(activation) * torch.ones_like(activation)
-    value = (activation * kept).flatten(1).sum(1) if activation.ndim > 1 else activation * kept
-    if kind == "unit":
-        kept = kept / value.reshape(-1, *[1] * (kept.ndim - 1))
-        value = torch.ones_like(value)
-    return Seed({0: kept}, value, "hidden")
-
-
-def _by_node(graph: Graph, mask: Mapping[str, Any]) -> list[tuple[Node, Any]]:
-    return [(node, m) for path, m in mask.items() for node in module_outputs(graph, [path]).values()]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Results
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _open_ledger(run: Run, found: Seed, seeds: dict[Node, Message], graph: Graph, leaves: list[Any]) -> Ledger:
-    run.batch = len(found.value)
-    run.ledger = Ledger(found.value.detach().double() if found.value.device.type != "mps" else found.value.detach())
-    started = torch.zeros_like(run.ledger.seed)
-    for node, message in seeds.items():
-        started = started + run.per_sample(message.relevance(run.values[node]), node)
-    missing = run.ledger.seed - started
-    if float(missing.abs().max()) > 1e-12 * float(run.ledger.seed.abs().max() + 1):
-        run.ledger.book("target", next(iter(seeds)), missing)
-    return run.ledger
-
-
-def _relevances(
-    plan: Plan, run: Run, messages: dict[Node, Message], ledger: Ledger | None = None
-) -> list[Tensor | None]:
-    """Relevance of every leaf of the inputs."""
-    graph, leaves = plan.graph, run.leaves
-    results: list[Tensor | None] = [None] * len(leaves)
-    for i, node in enumerate(graph.inputs):
-        if node is None:
-            continue
-        explained = [node] if node in plan.sources else [n for n in token_nodes(graph, node) if n in plan.sources]
-        if not explained:
-            continue
-        total = torch.zeros_like(leaves[i], dtype=_relevance_dtype(leaves[i]))
-        for source in explained:
-            message = messages.get(source)
-            if message is None:
-                continue
-            relevance = message.relevance(run.accumulate(run.values[source]))
-            if ledger is not None:
-                name = graph.input_names[i] if len(explained) == 1 else f"{graph.input_names[i]} via {where(source)}"
-                amount = run.per_sample(relevance, source)
-                if run.is_shared(source):
-                    ledger.shared.add(name)
-                ledger.inputs[name] = ledger.inputs.get(name, torch.zeros_like(amount)) + amount
-            total = total + (relevance if source is node else tokens(graph, node, source, leaves[i], relevance))
-        if ledger is not None and not any(s in messages for s in explained):
-            ledger.inputs[graph.input_names[i]] = torch.zeros_like(ledger.seed)
-        results[i] = total
-    return results
-
-
-def _or_zeros(relevance: Tensor | None, value: Tensor) -> Tensor:
-    return torch.zeros_like(value) if relevance is None else relevance
-
-
-def _relevance_dtype(leaf: Tensor) -> torch.dtype:
-    return leaf.dtype if leaf.dtype == torch.float64 else torch.float32
-
-
-def _watch(run: Run, seeds: dict[Node, Message], sent: list[Tensor | None]) -> None:
-    """Warn if relevance is not finite or has grown out of proportion, and say where it began.
-
-    What the reverse sweep freed is needed to tell, so it costs another run: paid only if all is not well, and once.
-    """
-    size = sum(float(r.detach().abs().sum()) for r in sent if r is not None)
-    # not the explained value: of two outputs that are compared it may be next to nothing
-    start = sum(float(m.relevance(run.values[node]).detach().abs().sum()) for node, m in seeds.items())
-    if size <= GROWTH * start or (size == 0 and start == 0):
-        return
-    reason: str | None = "relevance is not finite, or has grown out of proportion: see the first such warning."
-    if not run.plan.diagnosed:
-        run.plan.diagnosed = True
-        reason = diagnose(Run(run.plan, run.leaves, retain=True, hold=True, batch=run.batch), seeds, max(start, 1e-30))
-    if reason:
-        warnings.warn(reason, RelevanceWarning, stacklevel=4)
-
-
-__all__ = ["LRP", "Report", "fnmatchcase"]

@@ -17,9 +17,9 @@ import torch
 from torch.fx import Node
 
 from .errors import SelectionError
-from .graph import Graph, is_float, module_stack
-from .rules.base import TABLE
+from .graph.graph import Graph, is_float, module_stack
 from .rules.layers import layer_of
+from .rules.table import TABLE
 
 LINEAR_KINDS = ("dense", "convolution")
 _ATEN = torch.ops.aten
@@ -346,11 +346,11 @@ def in_module(node: Node, pattern: str) -> bool:
     """Whether a node was called by, or within, a module whose path matches."""
     stacks = [module_stack(node)]
     if node.meta.get("also_module"):
-        stacks.append(_stack(node.meta["also_module"]))
+        stacks.append(stack_of(node.meta["also_module"]))
     paths = {path for stack in stacks for path, _ in stack}
     paths |= {path.partition("@")[0] for path in paths}
     return any(fnmatchcase(path, pattern) for path in paths)
 
 
-def _stack(meta: Any) -> list[tuple[str, str]]:
+def stack_of(meta: Any) -> list[tuple[str, str]]:
     return [(path, str(kind)) for path, kind in meta.values()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..graph import Graph
+from ..graph.graph import Graph
 from .activations import name_activations
 from .batch_norm import fold_batch_norm
 from .clean import clean
@@ -11,13 +11,11 @@ from .decompose import decompose
 from .instance_norm import name_instance_norm
 from .padding import join_even_padding, join_padding
 from .precision import keep_double
-from .recurrent import restore_layers
 from .training import refuse_training_mode
 
 
 def canonize(graph: Graph) -> Graph:
     """The canonical form that plans are made for. The user never names a canonizer."""
-    restore_layers(graph)
     refuse_training_mode(graph)
     clean(graph)
     keep_double(graph)

@@ -6,13 +6,12 @@ relevance would leave through the constants of the inner function; the rule of a
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..graph import Graph, calls
+from ..graph.graph import Graph, calls
+from ..graph.ops import Formula, written_activation
 from .clean import remove_dead_code
 
 aten = torch.ops.aten
@@ -26,28 +25,6 @@ POINTWISE = {
     *(aten.softplus.default, aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.hardsigmoid.default),
     *(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default),
 }
-
-
-class Formula:
-    """A function of one tensor, as the operations that it is written in."""
-
-    def __init__(self, x: Node, nodes: list[Node]):
-        self.x, self.nodes = x, [(n, n.target, n.args, n.kwargs) for n in nodes]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        values: dict[Node, Any] = {self.x: x}
-        for node, target, args, kwargs in self.nodes:
-            args, kwargs = torch.fx.node.map_arg((args, kwargs), values.__getitem__)
-            values[node] = target(*args, **kwargs)  # type: ignore[operator]
-        return values[self.nodes[-1][0]]
-
-    def __repr__(self) -> str:
-        return " ".join(str(target).removeprefix("aten.").partition(".")[0] for _, target, _, _ in self.nodes)
-
-
-def written_activation(x: Tensor, formula: Formula) -> Tensor:
-    """An activation that the model has no name for."""
-    return formula(x)
 
 
 def name_activations(graph: Graph) -> None:

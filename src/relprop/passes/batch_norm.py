@@ -14,11 +14,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import Node
 
-from ..graph import Graph, calls
-from ..kernels import channels_last
+from ..graph.graph import Graph, calls
+from ..graph.ops import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    affine,
+    mapped_bias,
+    norm_scale,
+    norm_shift,
+    scale_bias,
+    scale_inputs,
+    scale_outputs,
+    shift_map,
+)
 from .clean import remove_dead_code
 
 aten = torch.ops.aten
@@ -30,63 +40,6 @@ BATCH_NORMS = {
     aten.cudnn_batch_norm.default: 7,
 }
 """Operation -> position of its epsilon."""
-
-CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
-TRANSPOSED = {
-    aten.conv_transpose1d.default: 6,
-    aten.conv_transpose2d.input: 6,
-    aten.conv_transpose3d.input: 6,
-}
-"""Transposed convolution -> position of its groups."""
-
-
-def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Batch norm that found no neighbour: ``x * scale + shift``, one weight per channel."""
-    return x * channelwise(scale, x.ndim) + channelwise(shift, x.ndim)
-
-
-def channelwise(v: Tensor, ndim: int) -> Tensor:
-    """A vector over channels (dimension 1) as it broadcasts against a tensor of ``ndim`` dimensions."""
-    return v.reshape(-1, *[1] * (ndim - 2))
-
-
-def norm_scale(weight: Tensor | None, variance: Tensor, epsilon: float) -> Tensor:
-    scale = torch.rsqrt(variance + epsilon)
-    return scale if weight is None else scale * weight
-
-
-def norm_shift(bias: Tensor | None, mean: Tensor, scale: Tensor) -> Tensor:
-    shift = -mean * scale
-    return shift if bias is None else shift + bias
-
-
-def scale_outputs(weight: Tensor, scale: Tensor, transposed_groups: int) -> Tensor:
-    """The weight of ``scale * linear(x)``; a transposed convolution keeps its outputs in dimension 1, by groups."""
-    if not transposed_groups:
-        return channels_last(weight * scale.reshape(-1, *[1] * (weight.ndim - 1)))
-    grouped = weight.unflatten(0, (transposed_groups, -1))
-    return channels_last((grouped * scale.reshape(transposed_groups, 1, -1, *[1] * (weight.ndim - 2))).flatten(0, 1))
-
-
-def scale_bias(bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
-    return shift if bias is None else bias * scale + shift
-
-
-def scale_inputs(weight: Tensor, scale: Tensor, groups: int) -> Tensor:
-    """The weight of ``linear(scale * x)``: inputs are in dimension 1, by groups."""
-    per_group = scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
-    return channels_last((weight.unflatten(0, (groups, -1)) * per_group).flatten(0, 1))
-
-
-def shift_map(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, op: Any, *arguments: Any) -> Tensor:
-    """What the shift of a batch norm becomes behind a linear operation: a bias, with borders where it pads."""
-    image = channelwise(shift, x.ndim).expand(1, *x.shape[1:])
-    return op(image, weight, bias, *arguments)
-
-
-def mapped_bias(x: Tensor, weight: Tensor, bias: Tensor, op: Any, *arguments: Any) -> Tensor:
-    """A linear operation whose bias differs from place to place: ``op(x, weight) + bias``."""
-    return op(x, weight, None, *arguments) + bias
 
 
 def fold_batch_norm(graph: Graph) -> None:

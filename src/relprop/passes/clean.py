@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..graph import Graph, calls
+from ..graph.graph import Graph, calls
 
 aten = torch.ops.aten
 
@@ -32,7 +32,7 @@ def clean(graph: Graph) -> None:
         if node.target in VIEWS:
             node.target = aten.reshape.default
         if calls(node) and _is_identity(node):
-            graph.absorb(node, "it hands on its input as it is")
+            graph.vanish(node, "it hands on its input as it is")
             graph.replace(node, node.args[0])  # type: ignore[arg-type]
             graph.fx.erase_node(node)
         elif calls(node) and not node.users and "assert" in str(node.target):

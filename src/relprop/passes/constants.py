@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..graph import Graph, calls
-from .batch_norm import shift_map
+from ..graph.graph import Graph, calls
+from ..graph.ops import shift_map
 
 aten = torch.ops.aten
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import Node
 
-from ..graph import Graph, calls
+from ..graph.graph import Graph, calls
+from ..graph.ops import bag_of, bagged, distance, grouped_product, spread
 from .clean import remove_dead_code
 
 aten = torch.ops.aten
@@ -124,11 +124,6 @@ def _dist(graph: Graph, node: Node) -> Node:
     return _call(graph, node, distance, (flat, p, False))
 
 
-def distance(x: Tensor, p: float, keepdim: bool) -> Tensor:
-    """The norm of a difference."""
-    return torch.linalg.vector_norm(x, p, -1, keepdim)
-
-
 def _scatter(graph: Graph, node: Node) -> Node:
     """Of a source that is larger than its index, only a part is used."""
     x, dim, index, source, *rest = node.args
@@ -156,28 +151,8 @@ def _embedding_bag(graph: Graph, node: Node) -> Node:
     return node  # its other results are for its own gradient
 
 
-def bag_of(ids: Tensor, offsets: Tensor, last: bool, padding: int | None) -> Tensor:
-    """The number of the bag that each token is in; for padding, which is in none, the number of bags."""
-    places = torch.arange(len(ids), dtype=offsets.dtype, device=ids.device)
-    bag = torch.searchsorted(offsets, places, right=True) - 1
-    return bag if padding is None or padding < 0 else bag.masked_fill(ids == padding, len(offsets) - last)
-
-
-def bagged(x: Tensor, bag: Tensor, offsets: Tensor, last: bool, mode: int) -> Tensor:
-    """The sum, mean or maximum of every bag of rows, zero if it is empty."""
-    bags = len(offsets) - last
-    start = x.new_zeros(bags + 1, x.shape[1])
-    index = bag[:, None].expand_as(x)
-    return start.scatter_reduce(0, index, x, ("sum", "mean", "amax")[mode], include_self=False)[:bags]
-
-
 def _copy(graph: Graph, node: Node) -> Node:
     return _call(graph, node, spread, (node.args[1], node.args[0]))
-
-
-def spread(x: Tensor, like: Tensor) -> Tensor:
-    """What is written over a tensor: ``x``, in its shape."""
-    return x.expand(like.shape).to(like.dtype)
 
 
 def _grouped(graph: Graph, node: Node) -> Node:
@@ -186,13 +161,6 @@ def _grouped(graph: Graph, node: Node) -> Node:
     if any(r is not None for r in rest) or weight.meta["val"].ndim != 3 or x.meta["val"].ndim != 2:
         return node
     return _call(graph, node, grouped_product, (x, weight, ends))
-
-
-def grouped_product(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
-    """Rows of ``x`` in groups that end at ``ends``, each times a matrix of its own: the experts of a mixture."""
-    starts = [0, *ends.tolist()]
-    parts = [x[i:j] @ w for i, j, w in zip(starts, starts[1:], weight, strict=False)]
-    return torch.cat([*parts, x.new_zeros(x.shape[0] - starts[-1], weight.shape[2])])
 
 
 def _instance_norm(graph: Graph, node: Node) -> Node:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from ..graph import Graph, calls
+from ..graph.graph import Graph, calls
+from ..graph.ops import standardise
 from .clean import remove_dead_code
 
 aten = torch.ops.aten
-
-
-def standardise(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Tensor:
-    """Normalise every channel by its own statistics."""
-    return torch.nn.functional.batch_norm(x, None, None, weight, bias, training=True, eps=epsilon)
 
 
 def name_instance_norm(graph: Graph) -> None:

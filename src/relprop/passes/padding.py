@@ -10,19 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import Node
 
-from ..graph import Graph, calls, describe
-from .batch_norm import CONVOLUTIONS, layer_arguments
+from ..graph.graph import Graph, calls, describe
+from ..graph.ops import CONVOLUTIONS, padded_convolution
+from .batch_norm import layer_arguments
 from .clean import remove_dead_code
 
 aten = torch.ops.aten
-
-
-def padded_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, op: Any, sides: list[int], *rest: Any) -> Tensor:
-    """A convolution whose padding differs from side to side; ``sides`` are as in ``torch.nn.functional.pad``."""
-    return op(torch.nn.functional.pad(x, sides), weight, bias, *rest)
 
 
 def join_even_padding(graph: Graph) -> None:
@@ -61,7 +56,7 @@ def _replace(graph: Graph, node: Node, pad: Node, target: Any, args: tuple[Any, 
         new = graph.fx.call_function(target, (pad.args[0], *args))
     new.meta = dict(node.meta)
     graph.replace(node, new)
-    graph.absorb(pad, f"it pads for {describe(node)}, whose own padding it has become, and padding has no relevance")
+    graph.vanish(pad, f"it pads for {describe(node)}, whose own padding it has become, and padding has no relevance")
 
 
 def _pads_with_zeros(node: Any) -> bool:

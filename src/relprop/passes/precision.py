@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..graph import Graph
+from ..graph.graph import Graph
 from .clean import CASTS
 
 aten = torch.ops.aten

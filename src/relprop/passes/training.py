@@ -8,7 +8,7 @@ import torch
 from torch.fx import Node
 
 from ..errors import CaptureError
-from ..graph import Graph, calls, where
+from ..graph.graph import Graph, calls, place
 
 aten = torch.ops.aten
 
@@ -18,7 +18,7 @@ def refuse_training_mode(graph: Graph) -> None:
     for node in graph.nodes:
         if calls(node) and _is_training(node):
             raise CaptureError(
-                f"the model is in training mode: {where(node)} is random, or uses the statistics of the batch. "
+                f"the model is in training mode: {place(node)} is random, or uses the statistics of the batch. "
                 "Call model.eval() before explaining it (and model.train() again afterwards)."
             )
 

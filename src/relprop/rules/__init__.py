@@ -1,18 +1,22 @@
 """Propagation rules, one file per family of operations."""
 
-from . import packing  # noqa: F401  (its operations)
-from .attention import CPLRP, AttnLRP, Taylor
-from .base import TABLE, Pass, Rule, Stop, rule_for
+from . import packing, stopped, structural  # noqa: F401  (their operations)
+from .base import Pass, Rule, Stop
+from .bounds import Flat, WSquare, ZBox
 from .distances import Distance
 from .elementwise import Identity
-from .linear import LRP0, AlphaBeta, Epsilon, Flat, Gamma, LinearRule, WSquare, ZBox, ZPlus
+from .gradient import Gradient
+from .linear import LRP0, AlphaBeta, Epsilon, Gamma, ZPlus
+from .message import Message, stabilise
+from .neurons import LinearRule, check_number
 from .norms import HoldStatistics
 from .pooling import Norm, Proportional, WinnerTakeAll
 from .powers import Cumulative, Power
 from .products import Quotient, Signal, Uniform
 from .recurrent import Recurrent
-from .structural import Gradient
+from .softmax import CPLRP, AttnLRP, Taylor
 from .sums import Sum
+from .table import TABLE, rule_for
 from .views import View
 
 __all__ = [
@@ -30,6 +34,7 @@ __all__ = [
     "HoldStatistics",
     "Identity",
     "LinearRule",
+    "Message",
     "Norm",
     "Pass",
     "Power",
@@ -47,5 +52,7 @@ __all__ = [
     "WinnerTakeAll",
     "ZBox",
     "ZPlus",
+    "check_number",
     "rule_for",
+    "stabilise",
 ]

@@ -12,17 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..graph import operation
-from ..message import NOTHING, RELEVANCE, Form, Message
-
-if TYPE_CHECKING:
-    from ..propagate import Run
+from .message import NOTHING, RELEVANCE, Form, Message
 
 Messages = Sequence[Message]
 
@@ -95,12 +91,58 @@ class Rule:
         raise NotImplementedError
 
 
+class Context(Protocol):
+    """What a rule may ask of the run that it is part of."""
+
+    values: dict[Node, Any]
+    shapes: dict[Node, torch.Size]
+    retain: bool
+    """There will be more than one sweep."""
+    differentiable: bool
+    """Relevance can be differentiated in turn."""
+
+    @property
+    def keeps_books(self) -> bool:
+        """Whether a ledger is open."""
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether the run is being written down as a program, so that no value is known."""
+
+    def book(self, reason: str, place: Node, amount: Tensor, shaped_as: Node) -> None:
+        """Tell the ledger what was absorbed at a place: relevance in the shape of a node."""
+
+    def kept_as(self, step: Step) -> Node:
+        """The node whose value serves as the output of a step."""
+
+    def reason_for(self, node: Node) -> str:
+        """How the share of a constant is booked."""
+
+    def accumulate(self, value: Tensor) -> Tensor:
+        """A value in the precision of relevance."""
+
+    def like(self, node: Node) -> Tensor:
+        """An uninitialised tensor in the shape of a node's value, in the precision of relevance."""
+
+    def derived(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        """A value computed from parameters alone, kept until they change."""
+
+    def source(self, value: Tensor) -> Tensor:
+        """A value as the start of a local gradient."""
+
+    def detach(self, value: Tensor) -> Tensor:
+        """A value outside of autograd, unless relevance is differentiated."""
+
+    def may_overwrite(self, node: Node) -> bool:
+        """Whether an activation may be computed in the memory of its input."""
+
+
 @dataclass
 class Call:
     """One operation in one run, as its rule sees it."""
 
     step: Step
-    run_state: Run
+    context: Context
     saved: dict[str, Any] = field(default_factory=dict)
     """Whatever the rule's forward leaves for its backward."""
     messages: dict[int, Message] = field(default_factory=dict)
@@ -116,18 +158,18 @@ class Call:
 
     @property
     def output(self) -> Any:
-        return self.run_state.values[self.run_state.plan.kept_as(self.step)]
+        return self.context.values[self.context.kept_as(self.step)]
 
     def value(self, argument: Any) -> Any:
         """The value of an argument: that of the node in this run, or the argument itself."""
-        return self.run_state.values[argument] if isinstance(argument, Node) else argument
+        return self.context.values[argument] if isinstance(argument, Node) else argument
 
     def shape(self, node: Node) -> torch.Size:
-        return self.run_state.shapes[node]
+        return self.context.shapes[node]
 
     def run(self, replaced: dict[Node, Any] | None = None) -> Any:
         """Run the operation, with other values for some of its inputs."""
-        values = self.run_state.values
+        values = self.context.values
 
         def load(n: Node) -> Any:
             return replaced[n] if replaced and n in replaced else values[n]
@@ -137,12 +179,11 @@ class Call:
         return self.node.target(*args, **kwargs)  # type: ignore[operator]
 
     def book(
-        self, kind: str, amount: Callable[[], Tensor], node: Node | None = None, where: Node | None = None
+        self, reason: str, amount: Callable[[], Tensor], node: Node | None = None, place: Node | None = None
     ) -> None:
         """Tell the ledger what was absorbed here: relevance in the shape of ``node`` (default: the output)."""
-        ledger = self.run_state.ledger
-        if ledger is not None:
-            ledger.book(kind, where or self.node, self.run_state.per_sample(amount(), node or self.node))
+        if self.context.keeps_books:
+            self.context.book(reason, place or self.node, amount(), node or self.node)
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """An argument of the operation, however it was passed."""
@@ -151,99 +192,6 @@ class Call:
 
 def argument_of(node: Node, position: int, name: str, default: Any = None) -> Any:
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The table of operations
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Entry:
-    kind: str
-    rule: Rule
-
-
-TABLE: dict[Any, Entry] = {}
-"""Operation -> its kind (what selectors ask for) and its default rule."""
-
-STOPPED: set[Any] = set()
-"""Operations whose results count as constants, like the statistics of a normalisation."""
-
-
-def register(kind: str, rule: Rule, *operations: Any) -> None:
-    """Give operations a kind and a default rule."""
-    for op in operations:
-        TABLE[op] = Entry(kind, rule)
-    _versions[0] += 1
-
-
-_versions = [0]
-
-
-def table_version() -> int:
-    """A number that changes with every registration, so that plans made before it are not used again."""
-    return _versions[0]
-
-
-def rule_for(*operations: Any, kind: str = "custom") -> Callable[[Any], Any]:
-    """Give an operation a rule: ``@relprop.rule_for(torch.ops.mylib.op)`` above a Rule class or a function.
-
-    A class is constructed without arguments. A function takes ``(call, message)`` and returns one message, or one for
-    each of ``call.active``; ``message.relevance(call.output)`` is the relevance of the output, and
-    ``relprop.Message(c=..., r=...)`` the message to an input ``a``, whose relevance is ``a * c + r``. How messages lie
-    in memory is not fixed: ``reshape`` them rather than ``view``.
-
-    Raises:
-        TypeError: if what is decorated is neither a rule nor a function, or if an operation is no callable.
-    """
-    overloads = []
-    for op in operations:
-        if isinstance(op, torch._ops.OpOverloadPacket):
-            overloads += [getattr(op, name) for name in op.overloads()]
-        elif callable(op):
-            overloads.append(op)
-        else:
-            raise TypeError(f"rule_for takes operations such as torch.ops.mylib.op, got {op!r}")
-
-    def decorate(thing: Any) -> Any:
-        if isinstance(thing, type) and issubclass(thing, Rule):
-            rule: Rule = thing()
-        elif isinstance(thing, Rule):
-            rule = thing
-        elif callable(thing):
-            rule = FunctionRule(thing)
-        else:
-            raise TypeError(f"rule_for decorates a Rule or a function (call, message) -> message, got {thing!r}")
-        register(kind, rule, *overloads)
-        return thing
-
-    return decorate
-
-
-@dataclass(frozen=True)
-class FunctionRule(Rule):
-    """A rule given as a function ``(call, message) -> message(s)``."""
-
-    function: Callable[[Call, Message], Any]
-
-    def __str__(self) -> str:
-        return getattr(self.function, "__name__", "function")
-
-    def form(self, step: Step) -> Form:
-        return Form(True, True)
-
-    def saves(self, step: Step) -> set[Node]:
-        return {step.node, *step.node.all_input_nodes}
-
-    def backward(self, call: Call, message: Message) -> Messages:
-        sent = self.function(call, message)
-        messages = [sent] if isinstance(sent, Message) else list(sent)
-        if len(messages) != len(call.active):
-            raise ValueError(
-                f"the rule of {operation(call.node)} returned {len(messages)} messages for {len(call.active)} inputs"
-            )
-        return messages
 
 
 # ---------------------------------------------------------------------------------------------------------------------

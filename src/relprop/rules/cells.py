@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..kernels import linear
-from ..message import Message, add, plus, quotient, reciprocal, sign, stabilise, stabiliser, times
+from ..graph.kernels import linear
 from .base import Step
-from .steps import Packed, Together
+from .message import Message, add, plus, quotient, reciprocal, sign, stabilise, stabiliser, times
+from .time import Packed, Together
 
 
 class Weights(NamedTuple):

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..passes.decompose import distance
-from .base import Call, Step, argument_of, register
-from .structural import Gradient, constant_inputs, constant_kind
+from ..graph.ops import distance
+from .base import Call, Step, argument_of
+from .gradient import Gradient, constant_inputs
+from .table import register
 
 aten = torch.ops.aten
 
@@ -30,7 +31,7 @@ class Distance(Gradient):
 
     def rest(self, call: Call) -> str | None:
         constants = constant_inputs(call.step)
-        return constant_kind(call, constants[0]) if constants else super().rest(call)
+        return call.context.reason_for(constants[0]) if constants else super().rest(call)
 
 
 ORDER = {aten.cdist.default: 2, aten.pdist.default: 1, distance: 1}

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..message import RELEVANCE, Form, Message, times
-from ..passes.activations import written_activation
-from .base import STOPPED, Call, Messages, Rule, Step, register
+from ..graph.ops import written_activation
+from .base import Call, Messages, Rule, Step
+from .message import RELEVANCE, Form, Message, times
+from .table import register
 
 aten = torch.ops.aten
 
@@ -45,7 +46,7 @@ class Identity(Rule):
 
     def forward(self, call: Call) -> Any:
         in_place = IN_PLACE.get(call.node.target)
-        if in_place is not None and call.run_state.may_overwrite(call.active[0]):
+        if in_place is not None and call.context.may_overwrite(call.active[0]):
             return in_place(call.value(call.active[0]), *call.node.args[1:])
         return call.run()
 
@@ -61,7 +62,7 @@ class Identity(Rule):
         target = call.node.target
         if target in FROM_OUTPUT:
             return FROM_OUTPUT[target](c, call.output, *call.node.args[1:])
-        x = call.run_state.accumulate(call.value(call.active[0]))
+        x = call.context.accumulate(call.value(call.active[0]))
         if x.is_complex() and target is aten.abs.default:
             return c * torch.sgn(x)  # |z| is homogeneous: gradient x input is exact
         if target in FROM_INPUT:
@@ -191,40 +192,3 @@ register(
     aten.nan_to_num.default,
     written_activation,
 )
-
-# New tensors take nothing but the shape of others.
-STOPPED |= {
-    aten.new_zeros.default,
-    aten.new_ones.default,
-    aten.new_full.default,
-    aten.new_empty.default,
-    aten.zeros_like.default,
-    aten.ones_like.default,
-    aten.full_like.default,
-    aten.empty_like.default,
-    aten.rand_like.default,
-    aten.randn_like.default,
-    aten.zero.default,
-    aten.fill.Scalar,
-    aten.fill.Tensor,
-}
-
-# Statistics of a normalisation are constants: relevance does not ask why something was scaled.
-STOPPED |= {
-    aten.rsqrt.default,
-    aten.var.correction,
-    aten.var.dim,
-    aten.var_mean.correction,
-    aten.std.correction,
-    aten.std.dim,
-    aten.linalg_vector_norm.default,
-    aten.norm.ScalarOpt_dim,
-    aten.detach.default,
-    aten.sign.default,
-    aten.sgn.default,
-    aten.heaviside.default,
-    aten.trunc.default,
-    aten.round.default,
-    aten.floor.default,
-    aten.ceil.default,
-}

@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from .. import kernels
-from ..passes.batch_norm import affine, channelwise, mapped_bias
-from ..passes.decompose import grouped_product
-from ..passes.padding import padded_convolution
+from ..graph import kernels
+from ..graph.ops import affine, channelwise, grouped_product, mapped_bias, padded_convolution
 from .base import Call, argument_of
 
 aten = torch.ops.aten

@@ -14,9 +14,7 @@ stabiliser absorb is booked, or redistributed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,10 +22,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..errors import RuleError
-from ..message import (
-    COEFFICIENT,
-    RELEVANCE,
-    Form,
+from .base import Step
+from .layers import layer_of
+from .message import (
     Message,
     at_least,
     damped,
@@ -40,122 +37,7 @@ from ..message import (
     times,
     where_above,
 )
-from .base import Call, Messages, Rule, Step
-from .layers import Layer, layer_in, layer_of
-
-
-def positive(x: Tensor) -> Tensor:
-    """x⁺ = max(x, 0)"""
-    return x.clamp(min=0)
-
-
-def negative(x: Tensor) -> Tensor:
-    """x⁻ = min(x, 0)"""
-    return x.clamp(max=0)
-
-
-Weight = Callable[[], Tensor]
-"""A modified weight that is made when it is needed."""
-
-
-class Neurons:
-    """One linear operation in one run: its input a, output z, weight w and bias b, and the two maps between them."""
-
-    def __init__(self, call: Call, layer: Layer, relevance: Message):
-        self.call, self.layer, self.message = call, layer, relevance
-        self.accumulate = call.run_state.accumulate
-        self.absorbed: dict[str, Tensor] = {}
-
-    @property
-    def a(self) -> Tensor:
-        return self.accumulate(self.call.value(self.layer.x))
-
-    @property
-    def w(self) -> Tensor:
-        return self.accumulate(self.call.value(self.layer.weight))
-
-    @property
-    def b(self) -> Tensor | None:
-        """The bias, or None where there is none or the policy removes it."""
-        if self.layer.bias is None or self.call.step.bias == "zero":
-            return None
-        return self._bias()
-
-    @property
-    def z(self) -> Tensor:
-        """Σ_j a_j w_jk (+ b_k, unless the policy removes the bias)."""
-        return self.accumulate(self.call.saved["z"]) if "z" in self.call.saved else self.output
-
-    @cached_property
-    def exact_z(self) -> Tensor:
-        """z in the precision of relevance, for rules that subtract it: models in half precision round their outputs."""
-        if self.call.output.dtype == self.z.dtype:
-            return self.z
-        return self.layer.run(self.a, self.w, self.b)
-
-    @property
-    def output(self) -> Tensor:
-        return self.accumulate(self.call.output)
-
-    @property
-    def signed(self) -> bool:
-        """Whether an input may be negative."""
-        return self.layer.x not in self.call.step.nonnegative
-
-    def _bias(self) -> Tensor:
-        return self.layer.spread_bias(self.accumulate(self.call.value(self.layer.bias)))
-
-    # -- the relevance that arrives -----------------------------------------------------------------------------------
-
-    @property
-    def relevance(self) -> Tensor:
-        """R_k"""
-        return self.message.relevance(self.output if self.message.c is not None else None)
-
-    @property
-    def new_relevance(self) -> Tensor:
-        """R_k in memory of its own."""
-        return self.message.new_relevance(self.output if self.message.c is not None else None)
-
-    # -- the two maps -------------------------------------------------------------------------------------------------
-
-    def forward(self, a: Tensor, w: Tensor) -> Tensor:
-        return self.layer.forward(a, w)
-
-    def transpose(self, s: Tensor, w: Tensor) -> Tensor:
-        return self.layer.transpose(s, w, self.call.shape(self.layer.x))
-
-    def weight(self, key: Any, modify: Callable[[Tensor], Tensor]) -> Weight:
-        """A modified weight ρ(w), made when it is first needed and kept until the parameters change."""
-        if not self.call.step.rule.modifies_weights:
-            return lambda: modify(self.w)
-        return lambda: self.call.run_state.derived((self.layer.weight, key), lambda: modify(self.w))
-
-    # -- what is absorbed ---------------------------------------------------------------------------------------------
-
-    def absorb(self, kind: str, amount: Callable[[], Tensor]) -> None:
-        """Book what neuron 0 or the stabiliser takes, or keep it to be redistributed."""
-        if self.call.step.bias == "redistribute":
-            value = amount()
-            self.absorbed[kind] = self.absorbed[kind] + value if kind in self.absorbed else value
-        else:
-            self.call.book(kind, amount)
-
-    def absorb_bias(self, s: Tensor, b: Tensor | None) -> None:
-        if b is not None:
-            self.absorb("bias", lambda: s * b)
-
-    def redistributed(self) -> Tensor | None:
-        """An equal part of what was absorbed for each input that is connected: (b_k + ε sign z_k) / N_k s_k."""
-        if not self.absorbed:
-            return None
-        ones = torch.ones_like(self.w)
-        connections = self.forward(self.call.run_state.like(self.layer.x).fill_(1), ones)
-        lonely = connections == 0  # a window that lies in the padding altogether
-        for kind, amount in self.absorbed.items():
-            self.call.book(kind, lambda a=amount: torch.where(lonely, a, 0))  # type: ignore[misc]
-        total = sum(self.absorbed.values())
-        return self.transpose(torch.where(lonely, 0, total / connections), ones)
+from .neurons import LinearRule, Neurons, Weight, check_number
 
 
 class Favour:
@@ -210,45 +92,6 @@ class Favour:
         if both is difference:
             return Message(c)
         return Message(plus(c, n.transpose(plus(both, difference, -1), n.w), self.p))
-
-
-@dataclass(frozen=True)
-class LinearRule(Rule):
-    """A rule for operations z = W a + b with a constant weight."""
-
-    def supports(self, step: Step) -> str | None:
-        layer = layer_of(step.node, lambda n: n not in step.active)
-        if layer is None:
-            return "it is defined for linear operations with a constant weight"
-        return None
-
-    def form(self, step: Step) -> Form:
-        return COEFFICIENT | (RELEVANCE if step.bias == "redistribute" else Form())
-
-    def saves(self, step: Step) -> set[Node]:
-        return {step.node, *step.active}
-
-    def forward(self, call: Call) -> Any:
-        layer = layer_in(call)
-        a, w, b = call.value(layer.x), call.value(layer.weight), call.value(layer.bias)
-        if b is None:
-            return layer.run(a, w, None)
-        if call.step.bias != "zero":
-            return layer.run(a, w, layer.spread_bias(b))
-        # z without bias cannot be had from z with bias: the difference of the two would be rounding where z is zero
-        z = call.saved["z"] = layer.forward(a, w)
-        return z + layer.spread_bias(b)
-
-    def backward(self, call: Call, message: Message) -> Messages:
-        layer = layer_in(call)
-        neurons = Neurons(call, layer, message)
-        sent = self.propagate(neurons)
-        spread = neurons.redistributed()
-        return [sent if spread is None else sent.plus(Message(r=spread))]
-
-    def propagate(self, n: Neurons) -> Message:
-        """The message to the input."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -428,151 +271,9 @@ class ZPlus(LinearRule):
         return favour.hand_back(s, s, epsilon)
 
 
-@dataclass(frozen=True)
-class InputRule(LinearRule):
-    """A rule whose relevance does not vanish where the input does: it sends relevance itself."""
-
-    stabilizer: float = 1e-6
-
-    def __post_init__(self) -> None:
-        check_number(self, "stabilizer", self.stabilizer)
-
-    def form(self, step: Step) -> Form:
-        return RELEVANCE
-
-    def saves(self, step: Step) -> set[Node]:
-        return {step.node} if step.form.c else set()
-
-    def share(self, n: Neurons, z: Tensor) -> Tensor:
-        """s = R / z, stabilised."""
-        epsilon = self.stabilizer or stabiliser(z.dtype)
-        z = stabilise(z, epsilon)
-        s = quotient(n.relevance, z)
-        n.absorb("stabiliser", lambda: s.abs() * sign(n.relevance) * epsilon)  # z has the sign of R / s
-        return s
-
-
-@dataclass(frozen=True)
-class ZBox(InputRule):
-    """LRP-z^B for inputs within known bounds, such as pixels (Montavon et al. 2017, "Deep Taylor", Table 1).
-
-    R_j = Σ_k (a_j w_jk - l_j w_jk⁺ - h_j w_jk⁻) / Σ_j (a_j w_jk - l_j w_jk⁺ - h_j w_jk⁻) R_k; the bias cancels.
-
-    Args:
-        low: smallest possible value of the input: a number, one per channel, or a tensor in the input's shape.
-        high: largest possible value.
-        stabilizer: added to the denominator with its sign.
-
-    Raises:
-        RuleError: if low exceeds high anywhere.
-    """
-
-    low: Any = -3.0
-    high: Any = 3.0
-
-    def __init__(self, low: Any = -3.0, high: Any = 3.0, stabilizer: float = 1e-6):
-        for name, value in (("low", _bound(low)), ("high", _bound(high)), ("stabilizer", stabilizer)):
-            object.__setattr__(self, name, value)
-        self.__post_init__()
-        low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
-        if not bool((low <= high).all()):
-            raise RuleError("ZBox: low must not exceed high")
-
-    def __str__(self) -> str:
-        return f"ZBox({_short(self.low)}, {_short(self.high)})"
-
-    @classmethod
-    def from_normalization(
-        cls, mean: Sequence[float], std: Sequence[float], low: float = 0.0, high: float = 1.0, stabilizer: float = 1e-6
-    ) -> ZBox:
-        """The bounds of pixels in [low, high] after ``(pixel - mean) / std``, per channel."""
-        mu, sigma = torch.as_tensor(mean, dtype=torch.float64), torch.as_tensor(std, dtype=torch.float64)
-        if not bool((sigma > 0).all()):
-            raise RuleError(f"ZBox.from_normalization: std must be positive, got {list(std)}")
-        return cls(tuple(((low - mu) / sigma).tolist()), tuple(((high - mu) / sigma).tolist()), stabilizer)
-
-    def saves(self, step: Step) -> set[Node]:
-        return {*super().saves(step), *step.active}
-
-    def propagate(self, n: Neurons) -> Message:
-        a, w = n.a, n.w
-        low, high = expand_bound(self.low, a), expand_bound(self.high, a)
-        n.call.run_state.check_bounds(n.call.node, a, low, high)
-        up, down = n.weight("positive", positive)(), n.weight("negative", negative)()
-        if _same_for_all(self.low, a) and _same_for_all(self.high, a):  # one sample is enough
-            lowest, highest = (n.forward(expand_bound(v, a[:1]), m) for v, m in ((self.low, up), (self.high, down)))
-        else:
-            lowest, highest = n.forward(low, up), n.forward(high, down)
-        s = self.share(n, plus(n.forward(a, w), -lowest - highest))
-        c, c_up = n.transpose(s, w), n.transpose(s, up)
-        return Message(r=a * c - low * c_up - high * (c - c_up))  # w = w⁺ + w⁻
-
-
-@dataclass(frozen=True)
-class WSquare(InputRule):
-    """LRP-w²: R_j = Σ_k w_jk² / Σ_j w_jk² R_k, for unbounded inputs (Montavon et al. 2017); no bias."""
-
-    def propagate(self, n: Neurons) -> Message:
-        return _spread(self, n, n.w.square())
-
-
-@dataclass(frozen=True)
-class Flat(InputRule):
-    """LRP-flat: every connected input gets the same (Lapuschkin et al. 2019); padding is no input."""
-
-    def propagate(self, n: Neurons) -> Message:
-        return _spread(self, n, torch.ones_like(n.w))
-
-
 def _less_rounding(part: Tensor, z: Tensor, direction: int) -> Tensor:
     """z⁺ (direction 1) or -z⁻ (-1), less what rounding makes of it where there is none: where z is the other part."""
     return torch.add(part, z, alpha=direction * 64 * torch.finfo(z.dtype).eps)
-
-
-def _spread(rule: InputRule, n: Neurons, w: Tensor) -> Message:
-    ones = n.call.run_state.like(n.layer.x).fill_(1)
-    return Message(r=n.transpose(rule.share(n, n.forward(ones, w)), w))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Parameters
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def check_number(rule: Rule, name: str, value: Any) -> None:
-    """Raise unless a rule's parameter is a finite number of at least zero."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise RuleError(f"{type(rule).__name__}: {name} must be a finite number >= 0, got {value!r}")
-
-
-def expand_bound(bound: Any, a: Tensor) -> Tensor:
-    """A number, a value per channel or a whole tensor, in the shape of the input."""
-    values = torch.as_tensor(bound, dtype=a.dtype, device=a.device)
-    if values.ndim == 1 and a.ndim > 2 and len(values) == a.shape[1]:
-        values = values.reshape(-1, *[1] * (a.ndim - 2))
-    try:
-        return values.expand_as(a)
-    except RuntimeError:
-        raise RuleError(
-            f"ZBox: bounds of shape {tuple(values.shape)} do not fit an input of shape {tuple(a.shape)}; give a "
-            "number, one value per channel, or a tensor of the input's shape"
-        ) from None
-
-
-def _same_for_all(bound: Any, a: Tensor) -> bool:
-    return not isinstance(bound, Tensor) or bound.ndim < a.ndim or bound.shape[0] == 1
-
-
-def _bound(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, (int, float)):
-        return f"{value:g}"
-    return (
-        f"tensor{tuple(value.shape)}" if isinstance(value, Tensor) else "(" + ", ".join(f"{v:.3g}" for v in value) + ")"
-    )
 
 
 def _has_no_bias(step: Step) -> bool:

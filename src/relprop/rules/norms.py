@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..message import COEFFICIENT, RELEVANCE, Form, Message, divide, stabilise
-from ..passes.instance_norm import standardise
-from .base import Call, Messages, Rule, Step, argument_of, register
+from ..graph.ops import standardise
+from .base import Call, Messages, Rule, Step, argument_of
+from .message import COEFFICIENT, RELEVANCE, Form, Message, divide, stabilise
+from .table import register
 
 aten = torch.ops.aten
 
@@ -47,7 +48,7 @@ class HoldStatistics(Rule):
         return NORMS[call.node.target](call)
 
     def backward(self, call: Call, message: Message) -> Messages:
-        accumulate, step = call.run_state.accumulate, call.step
+        accumulate, step = call.context.accumulate, call.step
         rstd, weight, bias, groups = call.saved["norm"]
         bias = None if bias is None else accumulate(bias)
         if call.node in self.saves(step):
@@ -100,7 +101,7 @@ def _layer_norm(call: Call) -> Tensor:
     epsilon = argument_of(call.node, 4, "eps", 1e-5)
     y, _, rstd = aten.native_layer_norm.default(x, shape, weight, bias, epsilon)
     dims = tuple(range(-len(shape), 0))
-    if call.run_state.differentiable:
+    if call.context.differentiable:
         rstd = _rstd(x, dims, epsilon)
     call.saved["norm"] = (rstd, weight, bias, Groups(dims))
     return y
@@ -112,7 +113,7 @@ def _rms_norm(call: Call) -> Tensor:
     epsilon = torch.finfo(x.dtype).eps if epsilon is None else epsilon
     dims = tuple(range(-len(shape), 0))
     # torch computes the statistics of half precision in single precision
-    rstd = torch.rsqrt(call.run_state.accumulate(x).square().mean(dims, keepdim=True) + epsilon)
+    rstd = torch.rsqrt(call.context.accumulate(x).square().mean(dims, keepdim=True) + epsilon)
     call.saved["norm"] = (rstd, weight, None, Groups(dims, centred=False))
     return call.run()
 
@@ -124,7 +125,7 @@ def _group_norm(call: Call) -> Tensor:
     y, _, rstd = aten.native_group_norm.default(
         x.contiguous(), weight, bias, n, channels, x[0, 0].numel(), groups, epsilon
     )
-    if call.run_state.differentiable:
+    if call.context.differentiable:
         rstd = _rstd(x.reshape(n, groups, -1), (2,), epsilon)[..., 0]
     per_channel = [None if p is None else p.reshape(-1, *[1] * (x.ndim - 2)) for p in (weight, bias)]
     call.saved["norm"] = (rstd[..., None], *per_channel, Groups(groups))

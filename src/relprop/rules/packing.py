@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from ..errors import InputError, reason_of
-from ..graph import where
-from ..passes.packed import PACK, PAD
-from .base import Call, register
-from .structural import FILLS, Gradient
+from ..graph.graph import place
+from ..graph.ops import PACK, PAD
+from .base import Call
+from .gradient import FILLS, Gradient
+from .table import register
 
 aten = torch.ops.aten
 
@@ -27,11 +28,11 @@ class Packing(Gradient):
         x, lengths, batch_first = (call.value(a) for a in call.node.args)
         longest, steps = int(lengths.max()), x.shape[1 if batch_first else 0]
         if longest > steps:
-            raise InputError(f"{where(call.node)}: a sequence of {longest} steps in a batch of {steps}.")
+            raise InputError(f"{place(call.node)}: a sequence of {longest} steps in a batch of {steps}.")
         try:
             return super().forward(call)
         except RuntimeError as error:  # a length of zero, or the wrong order
-            raise InputError(f"{where(call.node)} cannot pack these sequences: {reason_of(error)}") from error
+            raise InputError(f"{place(call.node)} cannot pack these sequences: {reason_of(error)}") from error
 
 
 register("structural", Packing(), PACK)

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.fx import Node
 
-from ..message import COEFFICIENT, Form, Message, damped, quotient, sign, stabilise, stabiliser
-from . import sums  # noqa: F401  (its rules are looked up in the table)
-from .base import TABLE, Call, Messages, Rule, Step, register
-from .linear import Epsilon, check_number
-from .structural import LINEAR, Gradient
+from .base import Call, Messages, Rule, Step
+from .gradient import LINEAR, Gradient
+from .linear import Epsilon
+from .message import COEFFICIENT, Form, Message, damped, quotient, sign, stabilise, stabiliser
+from .neurons import check_number
+from .table import TABLE, register
 
 aten = torch.ops.aten
 
@@ -69,7 +70,7 @@ class Proportional(Rule):
         stride, padding = call.argument(2, "stride", []), call.argument(3, "padding", 0)
         ceil_mode = call.argument(5, "ceil_mode", False)
         with torch.enable_grad():
-            source = call.run_state.source(call.value(x))
+            source = call.context.source(call.value(x))
             average = AVERAGE_OF[call.node.target](source, kernel, stride or None, padding, ceil_mode)
             window = float(torch.tensor(kernel).prod()) if len(kernel) > 1 else float(kernel[0]) ** (average.ndim - 2)
             total = average * window
@@ -78,17 +79,17 @@ class Proportional(Rule):
 
     def backward(self, call: Call, message: Message) -> Messages:
         relevance = message.relevance(call.output if message.c is not None else None)
-        total = call.run_state.accumulate(call.saved["total"])
+        total = call.context.accumulate(call.saved["total"])
         s = relevance / stabilise(total, self.stabilizer or stabiliser(total.dtype))
         call.book("stabiliser", lambda: relevance - s * total)
         (c,) = torch.autograd.grad(
             [call.saved["edge"]],
             [call.saved["source"]],
             [s.to(call.saved["total"].dtype)],
-            retain_graph=call.run_state.retain or None,
-            create_graph=call.run_state.differentiable,
+            retain_graph=call.context.retain or None,
+            create_graph=call.context.differentiable,
         )
-        return [Message(c=call.run_state.accumulate(c))]
+        return [Message(c=call.context.accumulate(c))]
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Shares(Rule):
         return self.plain.forward(call)
 
     def backward(self, call: Call, message: Message) -> Messages:
-        z = call.run_state.accumulate(call.output)
+        z = call.context.accumulate(call.output)
         epsilon = self.stabilizer or stabiliser(z.dtype)
         if message.r is None and message.c is not None:
             c = damped(message.c, z, epsilon, call.step.rectified)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..message import RELEVANCE, Form, Message
-from .base import Call, Messages, Rule, Step, register
+from .base import Call, Messages, Rule, Step
+from .gradient import coefficient
+from .message import RELEVANCE, Form, Message
 from .products import Uniform
-from .structural import coefficient
+from .table import register
 
 aten = torch.ops.aten
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..errors import RuleError
-from ..message import Message
-from .base import Call, Messages, Step, argument_of, nodes_in, register
-from .structural import Gradient, coefficient
+from .base import Call, Messages, Step, argument_of, nodes_in
+from .gradient import Gradient, coefficient
+from .message import Message
+from .table import register
 
 aten = torch.ops.aten
 

@@ -25,12 +25,12 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..errors import RuleError
-from ..message import COEFFICIENT, RELEVANCE, Form, Message
-from .base import Call, Messages, Rule, Step, register
+from .base import Call, Messages, Rule, Step
 from .cells import Sweep, Unrolled, Weights
-from .linear import check_number
-from .steps import Packed, Together
-from .structural import constant_kind
+from .message import COEFFICIENT, RELEVANCE, Form, Message
+from .neurons import check_number
+from .table import register
+from .time import Packed, Together
 
 aten = torch.ops.aten
 
@@ -98,7 +98,7 @@ class Recurrent(Rule):
             for direction, w in enumerate(weights[first : first + operation.directions]):
                 initial = [s[first + direction] for s in states]
                 entering = _in_time(x, direction, steps)
-                layer.append(Unrolled(operation.kernel, entering, initial, w, call.run_state.accumulate, steps))
+                layer.append(Unrolled(operation.kernel, entering, initial, w, call.context.accumulate, steps))
             layers.append(layer)
             x = torch.cat([_in_time(run.h, direction, steps) for direction, run in enumerate(layer)], -1)
         call.saved["layers"], call.saved["steps"] = layers, steps
@@ -107,7 +107,7 @@ class Recurrent(Rule):
 
     def backward(self, call: Call, message: Message) -> Messages:
         operation, steps = Operation(call.node), call.saved["steps"]
-        above, finals = operation.arriving(call.messages or {0: message}, call.run_state.accumulate)
+        above, finals = operation.arriving(call.messages or {0: message}, call.context.accumulate)
         initial: list[list[Message]] = []
         for number, layer in reversed(list(enumerate(call.saved["layers"]))):
             width, below, states = layer[0].h.shape[-1], Message(), []
@@ -132,11 +132,11 @@ class Recurrent(Rule):
                 shaped = operation.outside if node is operation.x else operation.unstacked
                 sent[node] = sent[node].plus(_each(m, shaped))
             elif m and call.step.accounting:
-                value = call.run_state.accumulate(call.value(node))
+                value = call.context.accumulate(call.value(node))
                 value = operation.steps_first(value) if node is operation.x else operation.stacked(value)
                 kept = m.relevance(value)
                 kept = kept if node is operation.x else steps.placed(kept)
-                self._book(call, operation, constant_kind(call, node), kept)
+                self._book(call, operation, call.context.reason_for(node), kept)
         return [sent[node] for node in call.active]
 
     def _book(self, call: Call, operation: Operation, kind: str, amount: Tensor) -> None:

@@ -1,217 +1,17 @@
-"""Operations that are linear in their inputs: their rule is their vector-Jacobian product, which torch knows.
-
-With ``R = a * c`` an operation that moves, adds or averages values hands ``c`` back through its own gradient: LRP-0
-without a division. The operation is run once, under autograd, cut off from its neighbours, so that autograd keeps
-what its own gradient needs and nothing else.
-"""
+"""Operations that move, add or average values: their rule is their vector-Jacobian product (gradient.py)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
-from torch.fx import Node
 
-from ..graph import is_float
-from ..message import COEFFICIENT, Form, Message, divide
-from ..passes.decompose import bagged, spread
-from .base import Call, Messages, Rule, Step, register
+from ..graph.ops import bagged, spread
+from .base import Step
+from .gradient import FILLS, LINEAR, MOVES, Gradient
+from .table import register
 
 aten = torch.ops.aten
-
-
-class Source(torch.autograd.Function):
-    """Where a local gradient ends. It holds no reference to the value, so the value can be freed."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, anchor: Tensor) -> Tensor:
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return None, None
-
-
-@dataclass(frozen=True)
-class Gradient(Rule):
-    """The vector-Jacobian product: exact LRP-0 for linear operations, gradient x input for any other (Eq. 56).
-
-    For an operation that is not linear, what the gradient does not explain is booked as its remainder.
-    """
-
-    linear: bool = False
-    """The output is linear in the tensors that enter: constants among them have a share of their own."""
-    fills: bool = False
-    """A fixed number may take the place of values; its share is booked as a constant."""
-    moves: bool = False
-    """The operation only rearranges values, so relevance itself can be sent through it."""
-
-    def __str__(self) -> str:
-        return type(self).__name__ if not self.linear else "linear"
-
-    def form(self, step: Step) -> Form:
-        return step.form if self.moves else COEFFICIENT
-
-    def saves(self, step: Step) -> set[Node]:
-        saved: set[Node] = set()
-        if step.form.r and not self.moves:
-            saved.add(step.node)
-        if step.accounting:
-            saved |= set(self.constants(step))
-            saved |= {step.node, *step.active} if self.fills or not self.linear else set()
-        return saved
-
-    def constants(self, step: Step) -> list[Node]:
-        """Inputs that get no relevance though they are part of the sum: their share is booked."""
-        return constant_inputs(step) if self.linear else []
-
-    def factor(self, step: Step, node: Node) -> float:
-        """What part of the relevance an input gets when several share it."""
-        return 1.0
-
-    def rest(self, call: Call) -> str | None:
-        """How relevance that no input gets is booked; None if there is none."""
-        return "constant" if self.fills else None if self.linear else "remainder"
-
-    # -----------------------------------------------------------------------------------------------------------------
-
-    def forward(self, call: Call) -> Any:
-        nodes = [*call.active, *(self.constants(call.step) if call.step.accounting else [])]
-        with torch.enable_grad():
-            sources = {n: call.run_state.source(self._value(call, n)) for n in nodes}
-            output = call.run(sources)
-        call.saved["inputs"] = {n: get_gradient_edge(v) for n, v in sources.items()}
-        outputs = output if isinstance(output, (tuple, list)) else [output]
-        call.saved["outputs"] = [
-            (get_gradient_edge(o), o.dtype) if isinstance(o, Tensor) and o.requires_grad else None for o in outputs
-        ]
-        return torch.utils._pytree.tree_map_only(Tensor, call.run_state.detach, output)
-
-    def _value(self, call: Call, node: Node) -> Tensor:
-        """An input; a constant that is broadcast is written out, so that every sample has its own share of it."""
-        value: Tensor = call.value(node)
-        if node in call.active or call.node.target not in BROADCASTING:
-            return value
-        tensors = [call.value(n) for n in call.node.all_input_nodes]
-        return value.expand(torch.broadcast_shapes(*(t.shape for t in tensors if isinstance(t, Tensor))))
-
-    def backward(self, call: Call, message: Message) -> Messages:
-        messages = call.messages or {0: message}
-        booked = self.constants(call.step) if call.step.accounting else []
-        if not self.moves:
-            messages = {i: Message(coefficient(call, m, i)) for i, m in messages.items()}
-        twice = any(m.c is not None for m in messages.values()) and any(m.r is not None for m in messages.values())
-        # a factor that several inputs have in common is multiplied in once, before the way back
-        common = 1.0 if booked else min((self.factor(call.step, n) for n in call.active), default=1.0)
-        shared = messages if common == 1 else {i: m.scaled(common) for i, m in messages.items()}
-        c = self._pull_back(call, {i: m.c for i, m in shared.items()}, again=twice)
-        r = self._pull_back(call, {i: m.r for i, m in shared.items()})
-        for node in booked:
-            if (share := c.get(node)) is not None:
-                kind = constant_kind(call, node)
-                shown = call.node if call.node.target in BROADCASTING else node
-                call.book(kind, lambda n=node, s=share: finite_product(call.value(n), s), node=shown)  # type: ignore[misc]
-        sent = []
-        for node in call.active:
-            factor = self.factor(call.step, node) / common
-            part = Message(c.get(node), r.get(node))
-            sent.append(part if factor == 1 else part.scaled(factor))
-        if (rest := self.rest(call)) is not None:
-            self._book_remainder(call, rest, messages, sent)
-        return sent
-
-    def _pull_back(self, call: Call, gradients: dict[int, Tensor | None], again: bool = False) -> dict[Node, Tensor]:
-        edges, given = [], []
-        for i, g in gradients.items():
-            output = call.saved["outputs"][i]
-            if g is not None and output is not None:
-                edge, dtype = output
-                edges.append(edge)
-                given.append(g.to(dtype))
-        nodes, inputs = list(call.saved["inputs"]), list(call.saved["inputs"].values())
-        if not edges or not nodes:
-            return {}
-        run = call.run_state
-        keep = run.retain or again or None
-        pulled = torch.autograd.grad(
-            edges, inputs, given, retain_graph=keep, create_graph=run.differentiable, allow_unused=True
-        )
-        return {n: run.accumulate(g) for n, g in zip(nodes, pulled, strict=True) if g is not None}
-
-    def _book_remainder(self, call: Call, kind: str, messages: dict[int, Message], sent: Messages) -> None:
-        """Book the relevance of the output less that of the inputs."""
-        if call.run_state.ledger is None:
-            return
-        output = call.output
-        for i, m in messages.items():
-            several = isinstance(output, (tuple, list))
-            value = output[i] if several else output
-            shown = next((u for u in call.node.users if u.args[1] == i), call.node) if several else call.node
-            call.book(kind, lambda m=m, v=value: _relevance(v, m), node=shown, where=call.node)  # type: ignore[misc]
-        for node, m in zip(call.active, sent, strict=True):
-            if m:
-                call.book(kind, lambda m=m, n=node: -_relevance(call.value(n), m), node=node)  # type: ignore[misc]
-
-
-def coefficient(call: Call, message: Message, index: int = 0) -> Tensor:
-    """The message as a coefficient alone; what the division by a vanishing activation loses is booked."""
-    if message.r is None:
-        assert message.c is not None
-        return message.c
-    output = call.output
-    several = isinstance(output, (tuple, list))
-    a = call.run_state.accumulate(output[index] if several else output)
-    c = divide(message.r, a)
-    if not several:
-        call.book("conversion", lambda: message.r - a * c)  # type: ignore[operator]
-    return c if message.c is None else c + message.c
-
-
-def constant_kind(call: Call, node: Node) -> str:
-    """How the share of a constant is booked."""
-    plan = call.run_state.plan
-    if node in plan.graph.constants:
-        return "parameter"
-    return "stopped" if node in plan.tainted else "input"
-
-
-def _relevance(a: Tensor, message: Message) -> Tensor:
-    """The relevance of ``a``, where a coefficient of zero also silences an infinite activation (a mask's -inf)."""
-    if message.c is None:
-        return message.relevance(a)
-    product = finite_product(a, message.c)
-    return product if message.r is None else product + message.r
-
-
-def finite_product(a: Tensor, c: Tensor) -> Tensor:
-    """``a * c``, where a coefficient of zero also silences an infinite activation (a mask's -inf)."""
-    return torch.where(c == 0, 0, a * c)
-
-
-def constant_inputs(step: Step) -> list[Node]:
-    """Floating-point inputs of a step that get no relevance, though they are part of the sum."""
-    return [n for n in step.node.all_input_nodes if n not in step.active and is_float(n)]
-
-
-BROADCASTING = {
-    aten.add.Tensor,
-    aten.sub.Tensor,
-    aten.rsub.Tensor,
-    aten.where.self,
-    aten.maximum.default,
-    aten.minimum.default,
-    aten.max.other,
-    aten.min.other,
-    aten.fmax.default,
-    aten.fmin.default,
-    aten.hypot.default,
-}
-"""Operations of several tensors that are broadcast against each other."""
-
-LINEAR = Gradient(linear=True)
 
 
 @dataclass(frozen=True)
@@ -223,9 +23,6 @@ class Reduction(Gradient):
     def supports(self, step: Step) -> str | None:
         return "it multiplies values" if "prod" in [*step.node.args, *step.node.kwargs.values()] else None
 
-
-MOVES = Gradient(linear=True, moves=True)
-FILLS = Gradient(linear=True, moves=True, fills=True)
 
 register(
     "structural",
@@ -371,5 +168,3 @@ register(
     aten._upsample_bilinear2d_aa.vec,
     aten._upsample_bicubic2d_aa.vec,
 )
-
-__all__ = ["FILLS", "LINEAR", "MOVES", "Gradient", "coefficient", "constant_inputs", "constant_kind", "finite_product"]

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..message import COEFFICIENT, RELEVANCE, Form, Message
-from .base import Call, Messages, Rule, Step, argument_of, register
-from .structural import coefficient, constant_inputs, constant_kind, finite_product
+from .base import Call, Messages, Rule, Step, argument_of
+from .gradient import coefficient, constant_inputs, finite_product
+from .message import COEFFICIENT, RELEVANCE, Form, Message
+from .table import register
 
 aten = torch.ops.aten
 
@@ -45,7 +46,7 @@ class Sum(Rule):
                 part = _sum_to(share, call.shape(term))
                 sent[term] = sent[term] + part if term in sent else part
             elif step.accounting:
-                kind = "bias" if _is_bias(term) else constant_kind(call, term)
+                kind = "bias" if _is_bias(term) else call.context.reason_for(term)
                 call.book(kind, lambda t=term, s=share: finite_product(call.value(t), s))  # type: ignore[misc]
         return [Message(sent[n]) for n in step.active]
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..message import Message
-from .base import Call, Messages, Rule, Step, register
-from .structural import Gradient, constant_inputs
+from .base import Call, Messages, Rule, Step
+from .gradient import Gradient, constant_inputs
+from .message import Message
+from .table import register
 
 aten = torch.ops.aten
 

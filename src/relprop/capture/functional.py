@@ -1,0 +1,125 @@
+"""Exported programs without operations that change a tensor in place, and without shorthand.
+
+torch can rewrite a program so (``run_decompositions``), but traces it once more for that, which takes longer than the
+export did. Most programs need no such rewriting: nobody else sees what they change in place, or they change nothing.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from ..graph.graph import calls
+from ..graph.ops import CONVOLUTIONS, TRANSPOSED
+from ..passes.clean import CASTS, IDENTITIES
+from ..passes.decompose import MAKERS
+from ..rules.table import STOPPED, TABLE
+
+aten = torch.ops.aten
+
+EVERYDAY = """
+    absolute addcdiv arccos arccosh arcsin arcsinh arctan arctanh atleast_1d atleast_2d atleast_3d
+    binary_cross_entropy binary_cross_entropy_with_logits block_diag broadcast_tensors clip column_stack concat
+    concatenate cosine_embedding_loss cosine_similarity cross_entropy_loss cumulative_trapezoid diag_embed divide
+    dstack fft_fftshift fft_ifftshift fix fliplr flipud float_power hstack huber_loss index_copy index_fill inner
+    kl_div l1_loss linalg_matrix_norm linalg_matrix_power linalg_multi_dot linalg_norm linalg_vecdot
+    margin_ranking_loss matrix_power meshgrid mse_loss msort nanmean nansum negative nll_loss_nd poisson_nll_loss
+    row_stack smooth_l1_loss special_erf special_erfc special_exp2 special_expit special_expm1 special_gammaln
+    special_log1p special_log_softmax special_logit special_logsumexp special_ndtr special_psi special_sinc
+    special_softmax std_mean subtract sum_to_size take tensordot trapezoid trapz triplet_margin_loss vander vstack
+""".split()
+"""Operations that are short for others, which have rules."""
+
+
+@cache
+def everyday() -> dict[Any, Any]:
+    """How torch writes them out."""
+    known = torch.export.default_decompositions()
+    return {op: known[op] for op in list(known) if str(op).split(".")[1] in EVERYDAY}
+
+
+def functional(program: ExportedProgram) -> ExportedProgram:
+    """The program in operations that have rules, rewritten by torch where that is necessary."""
+    if all(_is_known(node) for node in program.graph.nodes):
+        return program
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return program.run_decompositions(everyday())
+
+
+def _is_known(node: Node) -> bool:
+    """Whether an operation changes nothing in place and is one that rules or passes know, or makes no numbers."""
+    if not calls(node):
+        return node.op in ("placeholder", "output")
+    target: Any = node.target
+    if _is_mutable(target) or target in everyday():
+        return False
+    if getattr(target, "namespace", "") == OURS or any(target in known for known in KNOWN):
+        return True
+    return not _holds_numbers(node) or not any(map(_holds_numbers, node.all_input_nodes))
+
+
+def _holds_numbers(node: Node) -> bool:
+    value = node.meta.get("val")
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return any(isinstance(v, Tensor) and (v.dtype.is_floating_point or v.dtype.is_complex) for v in values)
+
+
+OURS = "relprop"
+"""The namespace of the operations that stand for whole layers while a model is exported."""
+KNOWN = (TABLE, STOPPED, IDENTITIES, CASTS, MAKERS, {operator.getitem, aten.batch_norm.default, aten.embedding.default})
+
+
+def replace_in_place(program: ExportedProgram) -> None:
+    """Let operations that change a tensor in place make a new one, where nobody else sees the old one."""
+    if _replace_unseen(program):
+        return
+    for node in list(program.graph.nodes):
+        if calls(node) and node.target in DROPOUT and node.args[2] is False:  # it hands on the tensor itself
+            node.replace_all_uses_with(node.args[0])
+            program.graph.erase_node(node)
+    _replace_unseen(program)
+
+
+def _replace_unseen(program: ExportedProgram) -> bool:
+    """Whether nothing is changed in place any more."""
+    changing = [node for node in program.graph.nodes if calls(node) and _is_mutable(node.target)]
+    for node in changing:
+        new: Any = _not_in_place(node.target)
+        if new is not None and (_is_unseen(node.args[0]) or (new in DROPOUT and node.args[2] is False)):
+            node.target = new
+    return not any(_is_mutable(node.target) for node in changing)
+
+
+def _is_mutable(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
+def _is_unseen(changed: Any) -> bool:
+    """Whether only the operation that changes a tensor looks at it."""
+    return isinstance(changed, Node) and changed.target in FRESH and len(changed.users) == 1
+
+
+def _not_in_place(target: Any) -> Any:
+    """``aten.relu`` for ``aten.relu_``; None if there is none."""
+    name = target._schema.name.removeprefix("aten::")
+    plain = getattr(aten, name[:-1], None) if name.endswith("_") else None
+    return getattr(plain, target._overloadname, None)
+
+
+DROPOUT = {aten.dropout.default, aten.feature_dropout.default}
+FRESH: set[Any] = {
+    *(*CONVOLUTIONS, *TRANSPOSED, aten.linear.default, aten.matmul.default, aten.cat.default),
+    *(aten.batch_norm.default, aten.group_norm.default, aten.layer_norm.default),
+    *(aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor),
+    *(aten.relu.default, aten.hardtanh.default, aten.silu.default, aten.hardswish.default, aten.leaky_relu.default),
+    *(aten.max_pool2d.default, aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default),
+}
+"""Operations whose result is in memory of its own."""

@@ -1,0 +1,61 @@
+"""What cannot be exported (control flow that depends on data) is recorded from one real run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+
+from ..graph.graph import Graph
+from ..passes import canonize
+from .export import module_lookup, program_state, to_graph
+from .functional import functional
+from .outputs import known_leaf
+from .recurrent import WholeLayers
+
+
+def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+    """Record the operations of one real run, then export the record to make it functional."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    names = list(state)
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    tensors = [i for i, x in enumerate(leaves) if isinstance(x, Tensor)]
+    out_spec: Any = None
+
+    def run(parameters: list[Tensor], inputs: list[Tensor]) -> Any:
+        nonlocal out_spec
+        filled = list(leaves)
+        for i, x in zip(tensors, inputs, strict=True):
+            filled[i] = x
+        run_args, run_kwargs = pytree.tree_unflatten(filled, spec)
+        output = torch.func.functional_call(model, dict(zip(names, parameters, strict=True)), run_args, run_kwargs)
+        flat, out_spec = pytree.tree_flatten(pytree.tree_map(known_leaf, output))
+        return flat
+
+    values = [v.detach().clone() for v in state.values()]
+    inputs = [leaves[i].detach().clone() for i in tensors]
+    with torch.no_grad(), WholeLayers():
+        recorded = make_fx(
+            run, tracing_mode="real", pre_dispatch=True, record_module_stack=False, _error_on_data_dependent_ops=False
+        )(values, inputs)
+        recorded.graph.eliminate_dead_code(_must_stay)  # values that the model looked at to choose its way
+        recorded.recompile()
+        program = functional(torch.export.export(recorded, (values, inputs), strict=False))
+    graph = to_graph(program, module_lookup(model, program_state(program)), canonical=False)
+    placeholders = graph.inputs
+    graph.parameters.update(dict(zip(placeholders[: len(names)], names, strict=True)))  # type: ignore[arg-type]
+    graph.inputs = [None] * len(leaves)
+    for i, node in zip(tensors, placeholders[len(names) :], strict=True):
+        graph.inputs[i] = node
+    graph.in_spec, graph.out_spec, graph.recorded = spec, out_spec, True
+    return canonize(graph)
+
+
+def _must_stay(node: torch.fx.Node) -> bool:
+    """Whether a node must stay though nobody uses it: an input, the output, or a change in place."""
+    schema = getattr(node.target, "_schema", None)
+    return node.op in ("placeholder", "output") or (schema is not None and schema.is_mutable)

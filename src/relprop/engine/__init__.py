@@ -1,0 +1,1 @@
+"""Graph -> plan -> relevance and the ledger."""

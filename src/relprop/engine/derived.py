@@ -1,0 +1,46 @@
+"""Values that depend on parameters alone: folded and modified weights, computed anew when a parameter changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..graph.checksum import checksum
+from ..graph.graph import Graph, calls
+
+
+class Derived:
+    """A store that empties itself when a parameter was replaced or changed.
+
+    torch counts in-place changes, but not those made through ``.data``: all bits are added up and compared, too, which
+    takes a small part of the time that making the weights anew would.
+    """
+
+    def __init__(self, graph: Graph, weights: Iterable[Node]):
+        inputs = {n for n in graph.inputs if n is not None}
+        fixed: set[Node] = set(graph.parameters)
+        self.nodes: list[Node] = []
+        for node in graph.nodes:
+            if calls(node) and all(n in fixed for n in node.all_input_nodes) and node not in inputs:
+                fixed.add(node)
+                self.nodes.append(node)
+        used = {n for node in self.nodes for n in node.all_input_nodes} | set(weights)
+        self.parameters = [n for n in graph.parameters if n in used]
+        self._store: dict[Any, Any] = {}
+        self._state: tuple[Any, ...] | None = None
+        self._values: list[Tensor] | None = None
+
+    def current(self, values: dict[Node, Any]) -> dict[Any, Any]:
+        """The store as it is valid for these parameters."""
+        tensors = [values[n] for n in self.parameters]
+        state = tuple((t.data_ptr(), t._version, t.dtype, t.shape) for t in tensors)
+        now = checksum(tensors)
+        before = self._values
+        same = before is not None and len(now) == len(before) and all(map(torch.equal, now, before))
+        if state != self._state or not same:
+            self._store, self._state, self._values = {}, state, now
+        return self._store

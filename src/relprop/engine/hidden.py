@@ -1,0 +1,97 @@
+"""Hidden tensors by module path: recording their relevance, keeping only some channels, starting there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..errors import SelectionError
+from ..graph.graph import Graph, calls, is_float, module_stack, module_type
+from ..select import stack_of
+
+
+def module_outputs(graph: Graph, patterns: Sequence[str]) -> dict[str, Node]:
+    """Module path -> node of the module's output, for all paths that match; a second call is ``path@1``.
+
+    Raises:
+        SelectionError: if a pattern matches no module that was called.
+    """
+    if not patterns:
+        return {}
+    outputs: dict[str, Node] = {}
+    for node in graph.nodes:
+        if calls(node) and is_float(node) and node not in graph.constants:
+            stacks = [module_stack(node)]
+            if node.meta.get("also_module"):
+                stacks.append(stack_of(node.meta["also_module"]))
+            for path in {path for stack in stacks for path, _ in stack if path}:
+                outputs[path] = node  # the last one is the output
+    found: dict[str, Node] = {}
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise SelectionError(f"a module path or a pattern of paths is a string, got {pattern!r}.")
+        matched = {
+            p: n for p, n in outputs.items() if fnmatchcase(p, pattern) or fnmatchcase(p.partition("@")[0], pattern)
+        }
+        if not matched:
+            for path, why in graph.vanished.items():
+                if fnmatchcase(path, pattern):
+                    raise SelectionError(
+                        f"the module {path!r} has no output of its own: {why}. Name the module before it, or behind it."
+                    )
+            some = ", ".join(list(outputs)[:12])
+            raise SelectionError(
+                f"{pattern!r} matches no module of the model; there are {some}{', ...' if len(outputs) > 12 else ''}."
+            )
+        found.update(matched)
+    return found
+
+
+def channel_mask(node: Node, channels: Any) -> Callable[[Tensor], Tensor]:
+    """A function from an activation to what its relevance is multiplied by.
+
+    Channels are dimension 1 of images and of plain vectors, and the last dimension of sequences [B, T, D], unless a
+    convolution made them.
+    """
+    if callable(channels):
+        return lambda a: _fitting(channels(a), a)
+
+    def mask(a: Tensor) -> Tensor:
+        if channels is None:
+            return torch.ones((), dtype=a.dtype, device=a.device)
+        if isinstance(channels, Tensor) and (channels.dtype.is_floating_point or channels.dtype == torch.bool):
+            return _fitting(channels, a)
+        dim = a.ndim - 1 if a.ndim == 3 and "onv1d" not in module_type(node) + str(node.target) else min(1, a.ndim - 1)
+        try:
+            index = torch.as_tensor(channels, device=a.device).long().reshape(-1)
+        except (TypeError, ValueError, RuntimeError):
+            raise SelectionError(
+                f"channels are an int, a list of ints, a tensor or a function, got {channels!r}."
+            ) from None
+        size = a.shape[dim]
+        if index.numel() == 0 or bool(((index >= size) | (index < -size)).any()):
+            raise SelectionError(
+                f"channels {index.tolist()} are out of range: dimension {dim} of {tuple(a.shape)} has {size}."
+            )
+        kept = torch.zeros(size, dtype=a.dtype, device=a.device)
+        kept[index] = 1
+        return kept.reshape([size if d == dim else 1 for d in range(a.ndim)])
+
+    return mask
+
+
+def _fitting(mask: Any, a: Tensor) -> Tensor:
+    """A mask as values for an activation."""
+    if not isinstance(mask, Tensor) or not bool(torch.isfinite(mask).all()):
+        raise SelectionError(f"a mask is a tensor of finite numbers, got {mask!r}.")
+    try:
+        return mask.to(a).expand_as(a)
+    except RuntimeError:
+        raise SelectionError(
+            f"a mask of shape {tuple(mask.shape)} does not fit the activation of shape {tuple(a.shape)}."
+        ) from None

@@ -1,0 +1,106 @@
+"""What a user hands in: how the model is called with it, what is checked, what is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from ..capture.capturer import Capturer
+from ..errors import InputError
+from ..graph.graph import Graph, is_float
+from .embeddings import token_nodes
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Inputs
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How the model is called with these inputs."""
+    if any(map(_is_packed, pytree.tree_leaves(inputs, is_leaf=_is_packed))):
+        raise InputError(
+            "a PackedSequence is no input: it does not hold samples side by side. Explain a model that takes the "
+            "padded batch and the lengths and packs them in its forward."
+        )
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    raise InputError(
+        f"inputs must be a tensor, a tuple (positional) or a dict (keywords), got {type(inputs).__name__}."
+    )
+
+
+def _is_packed(x: Any) -> bool:
+    return isinstance(x, PackedSequence)
+
+
+def twice(x: Tensor) -> Tensor:
+    return torch.cat([x, x]) if x.ndim and x.shape[0] == 1 else x
+
+
+def like_inputs(inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if isinstance(inputs, Tensor):
+        return args[0]
+    return kwargs if isinstance(inputs, Mapping) else tuple(args)
+
+
+def check_inputs(leaves: list[Any], capturer: Capturer) -> None:
+    tensors = [(i, x) for i, x in enumerate(leaves) if isinstance(x, Tensor)]
+    if not tensors:
+        raise InputError("the inputs hold no tensor.")
+    for i, x in tensors:
+        if x.ndim and x.shape[0] == 0:
+            raise InputError(f"input {i} is an empty batch: shape {tuple(x.shape)}.")
+        if x.dtype.is_complex:
+            raise InputError(f"input {i} is complex ({x.dtype}); give real and imaginary parts as real tensors.")
+        if x.ndim and not capturer.lives_on(x.device):
+            own = ", ".join(map(str, capturer.devices()))
+            raise InputError(f"input {i} is on {x.device}, the model on {own}: move one of them with .to(device).")
+        if x.dtype.is_floating_point and not _is_mask(x) and not bool(torch.isfinite(x).all()):
+            _refuse_infinite(i, x)
+
+
+def _refuse_infinite(i: int, x: Tensor) -> None:
+    bad = ~torch.isfinite(x)
+    raise InputError(
+        f"input {i} holds {int(bad.sum())} values that are NaN or infinite, the first at index "
+        f"{bad.nonzero()[0].tolist()}."
+    )
+
+
+def _is_mask(x: Any) -> bool:
+    """An additive attention mask: its only infinite values are -inf."""
+    if not isinstance(x, Tensor) or not x.dtype.is_floating_point or x.ndim < 2:
+        return False
+    lowest, highest = torch.aminmax(x)
+    return bool(lowest == -torch.inf) and bool(highest < torch.inf)  # NaN is neither
+
+
+def chosen_inputs(graph: Graph, leaves: list[Any], wrt: Any) -> tuple[int, ...]:
+    """Positions of the inputs to explain; a mask that holds -inf is none unless nothing else is left."""
+    tensors = [i for i, n in enumerate(graph.inputs) if n is not None]
+    if wrt is None:
+        explained = [i for i in tensors if is_float(graph.inputs[i]) or token_nodes(graph, graph.inputs[i])]  # type: ignore[arg-type]
+        chosen = [i for i in explained if not _is_mask(leaves[i])] or explained
+        for i in chosen:
+            if _is_mask(leaves[i]):
+                _refuse_infinite(i, leaves[i])
+        return tuple(chosen)
+    chosen = []
+    for name in [wrt] if isinstance(wrt, (str, int)) else list(wrt):
+        found = [i for i in tensors if name in (i, str(i), graph.input_names[i])]
+        if not found:
+            known = ", ".join(repr(graph.input_names[i]) for i in tensors)
+            raise InputError(f"wrt={name!r} names no tensor input; there are {known}.")
+        if _is_mask(leaves[found[0]]):
+            _refuse_infinite(found[0], leaves[found[0]])
+        chosen += found
+    return tuple(chosen)

@@ -1,0 +1,101 @@
+"""The ledger: relevance is money, and every penny is accounted for.
+
+Per sample: seed = what the explained inputs received + what each sink absorbed. Sinks are booked by the rules, each
+computed on its own, so that the residual tells whether the books balance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..graph.graph import describe, module_path
+
+MEANING = {
+    "bias": "absorbed by biases",
+    "stabiliser": "absorbed by stabilisers (ε)",
+    "parameter": "kept by parameters that act as inputs (class token, position embedding)",
+    "input": "kept by inputs that are not explained",
+    "stopped": "on stopped paths (gates, attention weights, statistics)",
+    "conversion": "lost where relevance was divided by a vanishing activation",
+    "remainder": "not explained by a first-order expansion (softmax)",
+    "constant": "kept by fixed numbers",
+    "masked": "removed by mask=",
+    "target": "not explained by the target function, which is not linear in the output",
+}
+
+
+@dataclass
+class Ledger:
+    """Where relevance went, per sample.
+
+    Attributes:
+        seed: relevance at the start, [B].
+        received: relevance of all explained inputs, [B].
+        inputs: the same for each input by name, [B] each.
+        shared: names of inputs without a dimension for samples. Their relevance is not made sample by sample, so that
+            each is booked an equal part of it, and the books balance for all samples together.
+        sinks: (kind, node) -> what was absorbed there, [B]; a node's name is ``module (operation)``.
+    """
+
+    seed: Tensor
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    sinks: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)
+    modules: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def received(self) -> Tensor:
+        return sum(self.inputs.values(), torch.zeros_like(self.seed))
+
+    @property
+    def absorbed(self) -> Tensor:
+        """The sum of all sinks, [B]."""
+        return sum(self.sinks.values(), torch.zeros_like(self.seed))
+
+    @property
+    def residual(self) -> Tensor:
+        """seed - received - absorbed, [B]: zero but for rounding; with shared inputs only its sum is."""
+        return self.seed - self.received - self.absorbed
+
+    def by_kind(self) -> dict[str, Tensor]:
+        """What each kind of sink absorbed, [B] each."""
+        kinds: dict[str, Tensor] = {}
+        for (kind, _), amount in self.sinks.items():
+            kinds[kind] = kinds[kind] + amount if kind in kinds else amount
+        return kinds
+
+    def book(self, kind: str, node: Node, amount: Tensor) -> None:
+        key = (kind, f"{describe(node)}" + (f" #{node.name}" if module_path(node) else ""))
+        self.sinks[key] = self.sinks[key] + amount if key in self.sinks else amount
+
+    def __str__(self) -> str:
+        return self.table()
+
+    __repr__ = __str__
+
+    def table(self, largest: int = 8) -> str:
+        """The books as text, averaged over samples, with the largest sinks by name."""
+        total = self.seed.sum().item()
+
+        def line(name: str, amount: Tensor, indent: int = 0) -> str:
+            value = amount.sum().item()
+            share = f"{100 * value / total:8.1f} %" if total else " " * 10
+            return f"{'  ' * indent}{name:<{72 - 2 * indent}}{value:>14.6g}{share}"
+
+        samples = len(self.seed)
+        lines = [f"ledger of {samples} sample{'s' if samples > 1 else ''}" + (" (summed)" if samples > 1 else "")]
+        lines.append(line("seed", self.seed))
+        for name, amount in self.inputs.items():
+            lines.append(line(f"received by {name}" + " (shared by all samples)" * (name in self.shared), amount, 1))
+        for kind, amount in sorted(self.by_kind().items(), key=lambda item: -item[1].abs().sum().item()):
+            lines.append(line(MEANING.get(kind, kind), amount, 1))
+        lines.append(line("residual", self.residual, 1))
+        sinks = sorted(self.sinks.items(), key=lambda item: -item[1].abs().sum().item())[:largest]
+        if sinks:
+            lines.append("largest sinks")
+            lines += [line(f"{kind}: {node.partition(' #')[0]}", amount, 1) for (kind, node), amount in sinks]
+        return "\n".join(lines)

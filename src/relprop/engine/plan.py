@@ -1,0 +1,110 @@
+"""A plan: one rule for every operation on the way from the output back to the inputs, known before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ..composites import Composite
+from ..graph.graph import Graph, module_path, operation, source_line
+from ..rules.base import Step
+from ..select import Scope
+from .derived import Derived
+
+aten = torch.ops.aten
+
+
+@dataclass
+class Plan:
+    """The steps of one propagation, in order of execution. ``print(plan)`` shows them as a table."""
+
+    graph: Graph
+    steps: dict[Node, Step]
+    sources: list[Node]
+    """Where relevance is read: the explained inputs, and embeddings of explained integer inputs."""
+    roots: list[Node]
+    """The leaves of the output where relevance may start."""
+    composite: Composite
+    gaps: list[Node]
+    scope: Scope
+    dependent: set[Node] = field(default_factory=set)
+    """Nodes whose value depends on an explained input."""
+    bias: str = "absorb"
+    order: list[Node] = field(default_factory=list)
+    last_use: dict[Node, list[Node]] = field(default_factory=dict)
+    """Node -> values that are not needed by the forward run after it."""
+    saved: set[Node] = field(default_factory=set)
+    """Values that the reverse sweep needs."""
+    keep: set[Node] = field(default_factory=set)
+    """Values that are asked for afterwards."""
+    release: dict[Node, list[Node]] = field(default_factory=dict)
+    """Step -> saved values that nothing needs after it in the reverse sweep."""
+    derived: Derived = field(init=False)
+    """Weights computed from parameters alone."""
+    contiguous: set[Node] = field(default_factory=set)
+    """Values that an operation needs in memory as the model has them: convolutions here put channels last."""
+    diagnosed: bool = False
+    """Whether a warning has named the operation at which relevance gets out of hand."""
+    aliases: dict[Node, Node] = field(default_factory=dict)
+    """Linear operation -> the ReLU behind it, whose output serves as its own where relevance is not zero."""
+
+    @property
+    def input_names(self) -> list[str]:
+        return self.graph.input_names
+
+    @property
+    def convolved(self) -> set[str]:
+        """Names of the inputs that a 1-D convolution reads: their channels come before their steps."""
+        named = zip(self.graph.inputs, self.graph.input_names, strict=True)
+        return {name for n, name in named if n is not None and any("conv1d" in str(user.target) for user in n.users)}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        return self
+
+    def __reduce__(self) -> Any:
+        return PrintedPlan, (str(self), self.input_names, self.convolved)
+
+    def kept_as(self, step: Step) -> Node:
+        return self.aliases.get(step.node, step.node)
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [("node", "operation", "module", "rule", "chosen by", "source")]
+        rows += [
+            (n.name, operation(n), module_path(n), str(step.rule), step.reason, source_line(n))
+            for n, step in self.steps.items()
+        ]
+        rows += [(n.name, operation(n), module_path(n), "NO RULE", "", source_line(n)) for n in self.gaps]
+        title = f"composite {self.composite.name}" + (f" ({self.composite.note})" if self.composite.note else "")
+        return f"{title}, bias: {self.bias}\n{table(rows)}"
+
+    __repr__ = __str__
+
+
+@dataclass
+class PrintedPlan:
+    """What a pickled explanation keeps of its plan: the table, which is to be printed, and what a picture needs."""
+
+    text: str
+    input_names: list[str]
+    convolved: set[str]
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+
+def table(rows: list[tuple[str, ...]], right: Iterable[int] = ()) -> str:
+    """Rows as aligned text, the first one underlined."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

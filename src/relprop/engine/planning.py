@@ -1,0 +1,147 @@
+"""Graph and composite -> plan: a rule for every active operation, or a list of those that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch.fx import Node
+
+from ..composites import Composite, default
+from ..errors import RuleError, UnsupportedOperation
+from ..graph.graph import Graph, module_path, operation, place, source_line
+from ..rules.base import Rule, Step
+from ..rules.linear import LRP0
+from ..rules.table import TABLE
+from ..select import Scope
+from .activity import active_nodes, ancestors, dependent_nodes, picks, stopped_nodes
+from .plan import Plan
+from .schedule import assign_forms, schedule_values
+
+
+@dataclass
+class Report:
+    """Every operation without a rule, from :meth:`LRP.check`. It is true if there is none."""
+
+    plan: Plan
+
+    @property
+    def gaps(self) -> list[str]:
+        return [place(node) for node in self.plan.gaps]
+
+    def __bool__(self) -> bool:
+        return not self.plan.gaps
+
+    def __str__(self) -> str:
+        if self:
+            return f"every one of the {len(self.plan.steps)} active operations has a rule"
+        return f"{len(self.plan.gaps)} operations have no rule:\n" + "\n".join(f"  {gap}" for gap in self.gaps)
+
+    __repr__ = __str__
+
+
+def make_plan(
+    graph: Graph,
+    composite: Composite | None,
+    bias: str,
+    sources: list[Node],
+    roots: list[Node],
+    *,
+    accounting: bool = False,
+    strict: bool = True,
+    keep: Iterable[Node] = (),
+) -> Plan:
+    """Assign a rule to every active operation.
+
+    Args:
+        graph: the canonical graph.
+        composite: None lets the graph decide ("auto").
+        bias: the bias policy.
+        sources: nodes whose relevance is wanted.
+        roots: nodes where relevance starts.
+        accounting: whether a ledger will be kept.
+        strict: raise at the first operation without a rule; otherwise list them in ``plan.gaps``.
+        keep: nodes whose values must outlive the forward run.
+
+    Raises:
+        UnsupportedOperation: if an active operation has no rule.
+        RuleError: if a rule was chosen for an operation that it is not defined for.
+        SelectionError: if a selector of a strict composite matches nothing.
+    """
+    dependent = dependent_nodes(graph, sources)
+    active = active_nodes(graph, sources)
+    behind = ancestors(roots)
+    scope = Scope(graph, [n for n in graph.nodes if n in active and n in behind and n not in sources and not picks(n)])
+    composite = composite or default(scope)
+    chosen = composite.choose(scope)
+    for node in scope.nodes:
+        if node not in chosen and (rule := _default_rule(node, scope)) is not None:
+            chosen[node] = (rule, "default")
+    stopped = stopped_nodes(scope, chosen, active)
+
+    plan = Plan(graph, {}, sources, roots, composite, [], scope, dependent, bias)
+    reached: set[Node] = {r for r in roots if r in active}
+    steps: list[Step] = []
+    for node in reversed(list(graph.nodes)):
+        if node not in reached or node in sources:
+            continue
+        if picks(node):
+            reached.add(node.args[0])  # type: ignore[arg-type]
+            continue
+        candidates = tuple(n for n in node.all_input_nodes if n in active)
+        if node not in chosen:
+            plan.gaps.append(node)
+            reached |= set(candidates)
+            continue
+        rule, reason = chosen[node]
+        if scope.kinds[node] == "product" and len(free := tuple(n for n in candidates if n not in stopped)) > 0:
+            candidates = free  # a stopped factor is a constant
+        step = Step(node, rule, scope.kinds[node], candidates, bias=bias, accounting=accounting, reason=reason)
+        if (complaint := rule.supports(step)) is not None:
+            raise RuleError(f"rule {rule} does not suit {place(node)}: {complaint}.")
+        step.active = tuple(n for n in candidates if rule.carries(step, n))
+        reached |= set(step.active)
+        steps.append(step)
+    plan.gaps.reverse()
+    if strict:
+        refuse_gaps(plan)
+    plan.steps = {step.node: step for step in reversed(steps)}
+    assign_forms(plan)
+    schedule_values(plan, set(keep))
+    return plan
+
+
+def refuse_gaps(plan: Plan, seeded: Iterable[Node] | None = None) -> None:
+    """Raise if relevance that starts at the seeded nodes (default: all roots) meets an operation without a rule.
+
+    Raises:
+        UnsupportedOperation: naming the first one, and how many more there are.
+    """
+    gaps = plan.gaps
+    if gaps and seeded is not None:
+        behind = ancestors(list(seeded))
+        gaps = [n for n in gaps if n in behind]
+    if gaps:
+        raise UnsupportedOperation(_explain_gaps(gaps))
+
+
+def _explain_gaps(gaps: list[Node]) -> str:
+    first = gaps[0]
+    more = f" ({len(gaps) - 1} more such operations: lrp.check(x) lists them all.)" if len(gaps) > 1 else ""
+    return (
+        f"there is no rule for {operation(first)}, called in module {module_path(first) or '(the model itself)'!r} at "
+        f"{source_line(first) or 'unknown source'}.{more} Give it one with "
+        f"@relprop.rule_for(torch.ops.{_dotted(first)}) above a rule or "
+        "a function (call, message) -> message, or leave it out of the explanation with relprop.rules.Stop()."
+    )
+
+
+def _dotted(node: Node) -> str:
+    return str(node.target)
+
+
+def _default_rule(node: Node, scope: Scope) -> Rule | None:
+    if scope.kinds[node] in ("dense", "convolution", "affine"):
+        return LRP0()
+    entry = TABLE.get(node.target)
+    return entry.rule if entry else None

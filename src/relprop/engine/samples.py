@@ -1,0 +1,220 @@
+"""Where the samples are in every tensor, so that the ledger can keep one account for each.
+
+A dimension may hold more than the samples: ``[T * B, D]`` after a view. The axis is given as (dimension, inner): the
+dimension's size is outer * B * inner, with the samples in the middle. Where rows have been shuffled (tokens sorted by
+the expert that they are sent to) or packed, ``inner`` is the sample of every row instead.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..graph.graph import Graph, calls
+from ..graph.ops import PACK, PAD, bagged
+
+aten = torch.ops.aten
+
+VIEWS = {
+    *(aten.view.default, aten._unsafe_view.default, aten.reshape.default),
+    *(aten.flatten.using_ints, aten.unflatten.int),
+}
+RECURRENT = {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
+PACKED = {aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data}
+
+
+def batch_axes(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int) -> dict[Node, Any]:
+    """Node -> (dimension, inner) for every tensor that holds samples."""
+    symbol = next((s for s in (_batch_symbol(n) for n in graph.inputs if n is not None) if s is not None), None)
+    axes: dict[Node, Any] = {n: (0, 1) for n in graph.inputs if n is not None and shapes[n][:1] == (batch,)}
+    axes |= {n: (1, 1) for n in _second(graph) if n in shapes and shapes[n][1:2] == (batch,)}
+    axes |= _in_bags(graph, shapes, values, batch)
+    for node in graph.nodes:
+        if not calls(node) or node in axes:
+            continue
+        before = next(((n, axes[n]) for n in node.all_input_nodes if n in axes), None)
+        if node not in shapes:  # several outputs: each looks for its own axis
+            if before is not None:
+                axes[node], shapes[node] = before[1], shapes[before[0]]
+            continue
+        shape = tuple(shapes[node])
+        if before is None:
+            if (d := _dimension_named(symbol, node)) is not None:  # a parameter, repeated for every sample
+                axes[node] = (d, 1)
+            continue
+        source, (dim, inner) = before
+        found: Any
+        if node.target is operator.getitem and source.target in {PACK, PAD, *PACKED}:
+            found = _of_packed(node, source, dim, inner, shape, values, batch)
+        elif (index := shuffle(node, dim)) is not None and isinstance(rows := values.get(index), Tensor):
+            found = _shuffled(rows, dim, inner, batch)
+        elif isinstance(inner, Tensor):
+            found = (dim, inner) if shape[dim : dim + 1] == inner.shape else None
+        elif node.target in VIEWS:
+            found = _through_view(tuple(shapes[source]), dim, inner, shape, batch)
+        elif node.target is aten.repeat_interleave.self_int and node.args[2:] == (dim,):
+            found = (dim, inner * shape[dim] // shapes[source][dim])  # every row several times, in its place
+        elif (d := _moved_to(node, dim, len(shapes[source]))) is not None:
+            found = (d, inner)
+        else:
+            found = _through(node, shape, tuple(shapes[source]), inner, batch, symbol, dim)
+        if found is not None:
+            axes[node] = found
+    return axes
+
+
+def followed(graph: Graph) -> set[Node]:
+    """Nodes whose values tell the samples of rows that are shuffled or packed."""
+    found = {node.args[1] for node in graph.nodes if node.target is PACK}
+    for node in graph.nodes:
+        if calls(node):
+            found.add(shuffle(node, node.args[1] if node.target is aten.index_select.default else 0))  # type: ignore[arg-type]
+    return {n for n in found if isinstance(n, Node)}
+
+
+def _second(graph: Graph) -> set[Node]:
+    """What recurrent layers take and return with the samples in dimension 1: states always, sequences by default."""
+    found: set[Node] = set()
+    for node in graph.nodes:
+        arguments: Any = node.args
+        states: Any
+        if node.target in RECURRENT:
+            x, states, first = arguments[0], arguments[1], arguments[-1]  # the last is batch_first
+            found |= set(states) if isinstance(states, (list, tuple)) else {states}
+            found |= set() if first else {x}
+            found |= {n for n in node.users if n.target is operator.getitem and not (first and n.args[1] == 0)}
+        elif node.target is PACK:
+            found |= set() if arguments[2] else {_unsorted(arguments[0])}
+        elif node.target in PACKED:
+            states = arguments[2]
+            unsorted = map(_unsorted, states if isinstance(states, (list, tuple)) else [states])
+            found |= {n for n in unsorted if n.op == "placeholder"}  # others know their order from where they come
+    return found
+
+
+def _unsorted(node: Node) -> Node:
+    """What was given, before it was sorted by length."""
+    return node.args[0] if node.target is aten.index_select.default else node  # type: ignore[return-value]
+
+
+def _in_bags(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int) -> dict[Node, Any]:
+    """Rows that are put into bags, one for each sample, and what is made of the bags."""
+    axes: dict[Node, Any] = {}
+    for node in graph.nodes:
+        bag = values.get(node.args[1]) if node.target is bagged else None  # type: ignore[arg-type]
+        if isinstance(bag, Tensor) and shapes[node][:1] == (batch,):
+            axes[node] = (0, 1)
+            rows: Any = [node.args[0]]
+            while rows:
+                n = rows.pop()
+                if shapes.get(n, ())[:1] == bag.shape and n not in graph.parameters:
+                    axes[n] = (0, bag.clamp(max=batch - 1))  # padding is in no bag, and has no relevance
+                    rows += n.all_input_nodes
+    return axes
+
+
+def _batch_symbol(node: Node) -> Any:
+    value = node.meta.get("val")
+    if isinstance(value, Tensor) and value.ndim and not isinstance(value.shape[0], int):
+        return value.shape[0].node.expr
+    return None
+
+
+def _dimension_named(symbol: Any, node: Node) -> int | None:
+    """The dimension whose captured size is the number of samples."""
+    value = node.meta.get("val")
+    if symbol is None or not isinstance(value, Tensor):
+        return None
+    return next((d for d, n in enumerate(value.shape) if not isinstance(n, int) and n.node.expr == symbol), None)
+
+
+def shuffle(node: Node, dim: int = 0) -> Node | None:
+    """The index by which an operation picks rows along a dimension, or the bags that it puts them into."""
+    if node.target is bagged:
+        return node.args[1]  # type: ignore[return-value]
+    if node.target is aten.index_select.default and node.args[1] == dim:
+        return node.args[2]  # type: ignore[return-value]
+    index: Any = node.args[1] if node.target is aten.index.Tensor else []
+    alone = len(index) == dim + 1 and all(i is None for i in index[:dim])
+    return index[dim] if alone and index[dim].meta["val"].ndim == 1 else None
+
+
+def _shuffled(rows: Tensor, dim: int, inner: Any, batch: int) -> tuple[int, Any]:
+    """The sample of every picked row."""
+    return _regular(dim, inner[rows] if isinstance(inner, Tensor) else rows // inner % batch, batch)
+
+
+def _of_packed(
+    node: Node, made: Node, dim: int, inner: Any, shape: tuple[int, ...], values: dict[Node, Any], batch: int
+) -> Any:
+    """One result of packing, of padding, or of a layer between: samples are in the order of their first steps."""
+    arguments: Any = made.args
+    if made.target is PACK:
+        lengths = values[arguments[1]]
+        device = arguments[0].meta["val"].device  # lengths are in main memory
+        order = inner if isinstance(inner, Tensor) else torch.arange(len(lengths), device=device)
+        steps = [order[lengths.to(order.device) > t] for t in range(int(lengths.max()))]
+        return (0, torch.cat(steps)) if node.args[1] == 0 and dim == (not arguments[2]) else None
+    if made.target in PACKED:
+        dim = int(node.args[1] != 0)
+        return (dim, inner) if dim == 0 else _regular(dim, inner[: shape[dim]], batch)
+    dim = int(not arguments[2])
+    return _regular(dim, inner[: shape[dim]], batch) if node.args[1] == 0 else None
+
+
+def _regular(dim: int, sample: Tensor, batch: int) -> tuple[int, Any]:
+    """The sample of every row, in regular form if the rows are in order."""
+    steps = (sample != sample[:1]).nonzero()
+    run = int(steps[0]) if len(steps) else len(sample)
+    regular = torch.arange(len(sample), device=sample.device) // run % batch
+    return (dim, run) if run * batch <= len(sample) and torch.equal(sample, regular) else (dim, sample)
+
+
+def _through_view(before: tuple[int, ...], dim: int, inner: int, after: tuple[int, ...], batch: int) -> Any:
+    """Views keep the order of elements, and with it how many of them belong to one step of the sample index."""
+    elements = inner * _product(before[dim + 1 :])
+    behind = 1
+    for d in reversed(range(len(after))):
+        if elements % behind == 0 and (behind * after[d]) % (elements * batch) == 0:
+            return (d, elements // behind)
+        behind *= after[d]
+    return None
+
+
+def _moved_to(node: Node, dim: int, ndim: int) -> int | None:
+    """Where a permutation puts a dimension."""
+    if node.target is aten.permute.default:
+        return [d % ndim for d in node.args[1]].index(dim)  # type: ignore[union-attr, operator]
+    if node.target is aten.transpose.int:
+        x, y = (d % ndim for d in node.args[1:3])  # type: ignore[operator]
+        return {x: y, y: x}.get(dim, dim)  # type: ignore[return-value]
+    return None
+
+
+def _through(
+    node: Node, shape: tuple[int, ...], before: tuple[int, ...], inner: int, batch: int, symbol: Any, dim: int
+) -> Any:
+    """Other operations: the dimension whose captured size names the batch, or that still fits."""
+    value = node.meta.get("val")
+    if symbol is not None and isinstance(value, Tensor):
+        for d, size in enumerate(value.shape):
+            if not isinstance(size, int) and symbol in size.node.expr.free_symbols:
+                return (d, inner if shape[d] % (batch * inner) == 0 else 1)
+        return None
+    if len(shape) == len(before) and shape[dim] == before[dim]:
+        return (dim, inner)
+    fitting = [d for d, size in enumerate(shape) if size == batch]
+    if dim in fitting or not fitting:
+        return (dim, inner) if dim < len(shape) and shape[dim] % (batch * inner) == 0 else None
+    return (fitting[0], 1)
+
+
+def _product(sizes: tuple[int, ...]) -> int:
+    result = 1
+    for size in sizes:
+        result *= size
+    return result

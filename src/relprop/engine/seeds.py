@@ -1,0 +1,319 @@
+"""Where relevance starts: from a target to a coefficient for each output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+from torch.fx import Node
+
+from ..errors import RelpropError, SelectionError, TargetError, reason_of
+from ..graph.graph import Graph, is_float, place
+from ..rules.message import Message, divide
+from ..rules.table import STOPPED
+from ..targets import Several, Target, is_float_tensor, main_output, shown
+from .hidden import module_outputs
+from .plan import Plan
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Targets and seeds
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def targets_in(target: Any) -> list[Any]:
+    if isinstance(target, list):
+        target = Several(tuple(target))
+    if isinstance(target, Several):
+        if not target.targets:
+            raise TargetError("an empty list of targets")
+        return list(target.targets)
+    return [target]
+
+
+def roots_for(graph: Graph, target: Any) -> tuple[Node, ...]:
+    """The outputs where relevance may start: all for a function, the one with the scores for an index."""
+    floats = [o for o in graph.outputs if isinstance(o, Node) and is_float(o)]
+    if any(callable(t) for t in targets_in(target)) or len(floats) <= 1:
+        return tuple(dict.fromkeys(floats))
+    values = [o.meta["val"] if isinstance(o, Node) else o for o in graph.outputs]
+    return (graph.outputs[main_output(values, graph.unflatten_output)],)
+
+
+def seed_messages(graph: Graph, plan: Plan, found: Seed) -> dict[Node, Message]:
+    seeds: dict[Node, Message] = {}
+    for i, c in found.coefficients.items():
+        node = graph.outputs[i]
+        if isinstance(node, Node) and (node in plan.steps or node in plan.sources or _is_pick(node, plan)):
+            seeds[node] = seeds[node].plus(Message(c)) if node in seeds else Message(c)
+    if not seeds:
+        raise TargetError(f"the target does not depend on any input that is explained{_but_for(graph, plan, found)}.")
+    return seeds
+
+
+def _but_for(graph: Graph, plan: Plan, found: Seed) -> str:
+    """The operation that stands between target and inputs, if one does."""
+    held = next((n for n in graph.nodes if n in plan.dependent and n.target in STOPPED), None)
+    if held is None or not any(graph.outputs[i] in plan.dependent for i in found.coefficients):
+        return ""
+    return f", but by way of {place(held)}: norms, other statistics, signs and rounded numbers are held constant"
+
+
+def _is_pick(node: Node, plan: Plan) -> bool:
+    return (
+        bool(node.args)
+        and isinstance(node.args[0], Node)
+        and node.args[0] in plan.steps
+        and "getitem" in str(node.target)
+    )
+
+
+def start_of(graph: Graph, at: Any) -> tuple[Node | None, Any]:
+    if at is None:
+        return None, None
+    if not isinstance(at, str) and not (isinstance(at, tuple) and len(at) == 2 and isinstance(at[0], str)):
+        raise SelectionError(f"at must be a module path or (path, channels), got {at!r}.")
+    path, channels = (at, None) if isinstance(at, str) else at
+    found = module_outputs(graph, [path])
+    if len(found) > 1:
+        raise SelectionError(f"at={path!r} matches several modules: {', '.join(found)}; name one.")
+    return next(iter(found.values())), channels
+
+
+def seed_inside(activation: Tensor, mask: Callable[[Tensor], Tensor], kind: str) -> Seed:
+    kept = mask(activation) * torch.ones_like(activation)
+    value = (activation * kept).flatten(1).sum(1) if activation.ndim > 1 else activation * kept
+    if kind == "unit":
+        kept = kept / value.reshape(-1, *[1] * (kept.ndim - 1))
+        value = torch.ones_like(value)
+    return Seed({0: kept}, value, "hidden")
+
+
+@dataclass
+class Seed:
+    """Where relevance starts: a coefficient for each output tensor, and the value explained for each sample."""
+
+    coefficients: dict[int, Tensor]
+    """Position among the leaves of the output -> coefficient in the shape of that leaf."""
+    value: Tensor
+    """The explained value, [B]."""
+    target: Any
+    """The class that was explained, [B], or the target as it was given."""
+
+
+def seed_of(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], Any], kind: str = "output") -> Seed:
+    """The seed of a target.
+
+    Args:
+        target: anything a user may give, but :class:`Several`.
+        leaves: leaves of the model's output.
+        unflatten: makes the output of its leaves.
+        kind: "output" starts with the explained value as relevance, "unit" with one.
+
+    Raises:
+        TargetError: if the target does not fit the output.
+    """
+    seed = _from_function(target, leaves, unflatten) if callable(target) else _from_index(target, leaves, unflatten)
+    return _of_kind(seed, kind)
+
+
+def _of_kind(seed: Seed, kind: str) -> Seed:
+    if kind == "unit":
+        scale = divide(torch.ones_like(seed.value), seed.value)
+        seed.coefficients = {i: c * _along_batch(scale, c) for i, c in seed.coefficients.items()}
+        seed.value = torch.ones_like(seed.value)
+    return seed
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Index targets
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _from_index(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], Any]) -> Seed:
+    position = main_output(leaves, unflatten)
+    output: Tensor = leaves[position]
+    if output.ndim == 0:
+        raise TargetError("the output is a single number, with no dimension for samples; expected [B, ...].")
+    index = _index(target, output)
+    value, coefficient = pick(_accumulate(output), index)
+    explained = index[0] if len(index) == 1 else (target if target is not None else torch.zeros(len(value)).long())
+    return Seed({position: coefficient}, value, explained)
+
+
+def seed_at(index: Tensor, leaves: list[Any], unflatten: Callable[[list[Any]], Any], kind: str = "output") -> Seed:
+    """The seed of an index that is known when a program runs, [B] for an output [B, C], else [B, dimensions].
+
+    A negative class of an output [B, C] is the predicted one. Nothing is checked: a program cannot look at values.
+    """
+    position = main_output(leaves, unflatten)
+    output = _accumulate(leaves[position])
+    if index.ndim == 1:
+        index = torch.where(index < 0, output.argmax(1), index)[:, None]
+    value, coefficient = pick(output, index.unbind(1))
+    return _of_kind(Seed({position: coefficient}, value, index), kind)
+
+
+def index_for(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], Any]) -> Tensor | None:
+    """A target as the index that :func:`seed_at` takes; None if it is a function, or there is nothing to choose.
+
+    Raises:
+        TargetError: if the target does not fit the output, or there are several.
+    """
+    if callable(target):
+        return None
+    output = leaves[main_output(leaves, unflatten)]
+    parts = _index(target, output)
+    if not parts:
+        return None
+    return parts[0] if output.ndim == 2 else torch.stack(parts, 1)
+
+
+def pick(output: Tensor, index: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """One number of each sample, [B], and the coefficient that picks it, in the shape of the output.
+
+    Args:
+        output: [B, ...].
+        index: one tensor [B] for each dimension behind the first.
+    """
+    flat, place = output.reshape(output.shape[0], -1), torch.zeros(output.shape[:1]).long().to(output.device)
+    for i, size in zip(index, output.shape[1:], strict=False):
+        place = place * size + i
+    return flat.gather(1, place[:, None])[:, 0], torch.zeros_like(flat).scatter(1, place[:, None], 1).view_as(output)
+
+
+def _index(target: Target, output: Tensor) -> tuple[Tensor, ...]:
+    """The index of every sample, one tensor [B] per dimension behind the first."""
+    shape, samples = tuple(output.shape), output.shape[0]
+    if isinstance(target, np.ndarray):
+        target = torch.from_numpy(target)
+    if isinstance(target, np.integer):
+        target = int(target)
+    if target is None:
+        if output.ndim == 1:
+            return ()
+        if output.ndim == 2:
+            return (output.argmax(1),)
+        raise TargetError(
+            f"the output has shape {shape}: say what to explain. Choose an index tuple of {output.ndim - 1} numbers, "
+            f"such as target={tuple([0] * (output.ndim - 1))}, or a function from the output to one scalar per sample, "
+            "such as target=lambda output: output.flatten(1).sum(1)."
+        )
+    if isinstance(target, Tensor):
+        return _tensor_index(target, output)
+    if isinstance(target, bool) or not isinstance(target, (int, tuple)):
+        raise TargetError(
+            f"target must be None, an int, a LongTensor [B], a tuple of ints, a function, or several([...]); "
+            f"got {target!r}."
+        )
+    entries = target if isinstance(target, tuple) else (target,)
+    if output.ndim == 1 and entries == (0,):
+        return ()
+    if len(entries) != output.ndim - 1:
+        raise TargetError(
+            f"target {target!r} has {len(entries)} index(es) for an output of shape {shape}; it needs "
+            f"{output.ndim - 1} (all but the first dimension, that of the samples), or a function from the output to "
+            "one scalar per sample."
+        )
+    index = []
+    for d, entry in enumerate(entries, start=1):
+        if isinstance(entry, Tensor):
+            entry = _checked(entry, samples)
+        elif isinstance(entry, int) and not isinstance(entry, bool):
+            entry = torch.full((samples,), entry, device=output.device)
+        else:
+            raise TargetError(f"target {target!r}: an index must be an int or a LongTensor [B], got {entry!r}.")
+        index.append(_in_range(entry.to(output.device), shape[d], target, d))
+    return tuple(index)
+
+
+def _tensor_index(target: Tensor, output: Tensor) -> tuple[Tensor, ...]:
+    target = _checked(target, output.shape[0])
+    if output.ndim != 2:
+        raise TargetError(f"a target of one index per sample needs an output [B, C], got {tuple(output.shape)}.")
+    return (_in_range(target.to(output.device), output.shape[1], target, 1),)
+
+
+def _checked(target: Tensor, samples: int) -> Tensor:
+    if target.dtype.is_floating_point or target.dtype in (torch.bool,) or target.dtype.is_complex:
+        raise TargetError(f"target tensors hold class indices (dtype torch.long), got {target.dtype}.")
+    if target.ndim == 0:
+        target = target.expand(samples)
+    if target.shape != (samples,):
+        raise TargetError(f"a target tensor has one index per sample, [{samples}], got shape {tuple(target.shape)}.")
+    return target.long()
+
+
+def _in_range(index: Tensor, size: int, target: Any, dim: int) -> Tensor:
+    if bool(((index >= size) | (index < -size)).any()):
+        raise TargetError(f"target {target!r} is out of range: dimension {dim} of the output has size {size}.")
+    return index % size
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Functions of the output
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _from_function(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], Any]) -> Seed:
+    floats = [i for i, x in enumerate(leaves) if is_float_tensor(x)]
+    if not floats:
+        raise TargetError("the model's output holds no floating-point tensor, so that nothing of it can be explained.")
+    with torch.enable_grad():
+        # an output with a graph stays in it, so that relevance can be differentiated
+        connected = any(leaves[i].requires_grad for i in floats)
+        variables = {i: _variable(_accumulate(leaves[i])) for i in floats}
+        value = _called(target, unflatten([variables.get(i, x) for i, x in enumerate(leaves)]))
+        if not isinstance(value, Tensor):
+            raise TargetError(
+                f"a target function must return a tensor [B], one scalar per sample; got {type(value).__name__}."
+            )
+        samples = next((x.shape[0] for x in leaves if isinstance(x, Tensor) and x.ndim), 1)
+        if value.ndim == 0 and samples == 1:
+            value = value.reshape(1)
+        if value.ndim != 1:
+            raise TargetError(
+                f"a target function must return one scalar per sample, a tensor [B]; got shape {tuple(value.shape)}. "
+                "Sum or index the other dimensions, but not the samples."
+            )
+        if not value.requires_grad:
+            raise TargetError("the target function does not depend on the output through a differentiable function.")
+        gradients = torch.autograd.grad(
+            value.sum(), list(variables.values()), create_graph=connected, allow_unused=True
+        )
+    coefficients = {i: g for i, g in zip(floats, gradients, strict=True) if g is not None}
+    return Seed(coefficients, value if connected else value.detach(), target)
+
+
+def _called(target: Target, output: Any) -> Any:
+    """What a target function makes of the output."""
+    try:
+        return target(output)
+    except RelpropError:
+        raise  # one of the helpers here says what is wrong
+    except Exception as error:
+        parts = [
+            f"output{pytree.keystr(path)}: {f'{shown(x.shape)} {x.dtype}' if isinstance(x, Tensor) else repr(x)}"
+            for path, x in pytree.tree_flatten_with_path(output)[0]
+        ]
+        name, kind = getattr(target, "__name__", repr(target)), type(output).__name__
+        raise TargetError(
+            f"the target function {name!r} raised {reason_of(error)}. It was given the model's output, a {kind} "
+            f"({'; '.join(parts)})."
+        ) from error
+
+
+def _variable(x: Tensor) -> Tensor:
+    return x.clone() if x.requires_grad else x.detach().clone().requires_grad_()
+
+
+def _accumulate(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _along_batch(v: Tensor, like: Tensor) -> Tensor:
+    return v.reshape(-1, *[1] * (like.ndim - 1)) if like.shape[:1] == v.shape else v.mean()

@@ -1,0 +1,137 @@
+"""Operations of our own, that passes put in the place of torch's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from .kernels import channels_last
+
+aten = torch.ops.aten
+
+
+def standardise(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Tensor:
+    """Normalise every channel by its own statistics."""
+    return torch.nn.functional.batch_norm(x, None, None, weight, bias, training=True, eps=epsilon)
+
+
+PACK, PAD = aten._pack_padded_sequence.default, aten._pad_packed_sequence.default
+
+CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
+TRANSPOSED = {
+    aten.conv_transpose1d.default: 6,
+    aten.conv_transpose2d.input: 6,
+    aten.conv_transpose3d.input: 6,
+}
+"""Transposed convolution -> position of its groups."""
+
+
+def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Batch norm that found no neighbour: ``x * scale + shift``, one weight per channel."""
+    return x * channelwise(scale, x.ndim) + channelwise(shift, x.ndim)
+
+
+def channelwise(v: Tensor, ndim: int) -> Tensor:
+    """A vector over channels (dimension 1) as it broadcasts against a tensor of ``ndim`` dimensions."""
+    return v.reshape(-1, *[1] * (ndim - 2))
+
+
+def norm_scale(weight: Tensor | None, variance: Tensor, epsilon: float) -> Tensor:
+    scale = torch.rsqrt(variance + epsilon)
+    return scale if weight is None else scale * weight
+
+
+def norm_shift(bias: Tensor | None, mean: Tensor, scale: Tensor) -> Tensor:
+    shift = -mean * scale
+    return shift if bias is None else shift + bias
+
+
+def scale_outputs(weight: Tensor, scale: Tensor, transposed_groups: int) -> Tensor:
+    """The weight of ``scale * linear(x)``; a transposed convolution keeps its outputs in dimension 1, by groups."""
+    if not transposed_groups:
+        return channels_last(weight * scale.reshape(-1, *[1] * (weight.ndim - 1)))
+    grouped = weight.unflatten(0, (transposed_groups, -1))
+    return channels_last((grouped * scale.reshape(transposed_groups, 1, -1, *[1] * (weight.ndim - 2))).flatten(0, 1))
+
+
+def scale_bias(bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
+    return shift if bias is None else bias * scale + shift
+
+
+def scale_inputs(weight: Tensor, scale: Tensor, groups: int) -> Tensor:
+    """The weight of ``linear(scale * x)``: inputs are in dimension 1, by groups."""
+    per_group = scale.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
+    return channels_last((weight.unflatten(0, (groups, -1)) * per_group).flatten(0, 1))
+
+
+def shift_map(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, op: Any, *arguments: Any) -> Tensor:
+    """What the shift of a batch norm becomes behind a linear operation: a bias, with borders where it pads."""
+    image = channelwise(shift, x.ndim).expand(1, *x.shape[1:])
+    return op(image, weight, bias, *arguments)
+
+
+def mapped_bias(x: Tensor, weight: Tensor, bias: Tensor, op: Any, *arguments: Any) -> Tensor:
+    """A linear operation whose bias differs from place to place: ``op(x, weight) + bias``."""
+    return op(x, weight, None, *arguments) + bias
+
+
+class Formula:
+    """A function of one tensor, as the operations that it is written in."""
+
+    def __init__(self, x: Node, nodes: list[Node]):
+        self.x, self.nodes = x, [(n, n.target, n.args, n.kwargs) for n in nodes]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        values: dict[Node, Any] = {self.x: x}
+        for node, target, args, kwargs in self.nodes:
+            args, kwargs = torch.fx.node.map_arg((args, kwargs), values.__getitem__)
+            values[node] = target(*args, **kwargs)  # type: ignore[operator]
+        return values[self.nodes[-1][0]]
+
+    def __repr__(self) -> str:
+        return " ".join(str(target).removeprefix("aten.").partition(".")[0] for _, target, _, _ in self.nodes)
+
+
+def written_activation(x: Tensor, formula: Formula) -> Tensor:
+    """An activation that the model has no name for."""
+    return formula(x)
+
+
+def padded_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, op: Any, sides: list[int], *rest: Any) -> Tensor:
+    """A convolution whose padding differs from side to side; ``sides`` are as in ``torch.nn.functional.pad``."""
+    return op(torch.nn.functional.pad(x, sides), weight, bias, *rest)
+
+
+def distance(x: Tensor, p: float, keepdim: bool) -> Tensor:
+    """The norm of a difference."""
+    return torch.linalg.vector_norm(x, p, -1, keepdim)
+
+
+def bag_of(ids: Tensor, offsets: Tensor, last: bool, padding: int | None) -> Tensor:
+    """The number of the bag that each token is in; for padding, which is in none, the number of bags."""
+    places = torch.arange(len(ids), dtype=offsets.dtype, device=ids.device)
+    bag = torch.searchsorted(offsets, places, right=True) - 1
+    return bag if padding is None or padding < 0 else bag.masked_fill(ids == padding, len(offsets) - last)
+
+
+def bagged(x: Tensor, bag: Tensor, offsets: Tensor, last: bool, mode: int) -> Tensor:
+    """The sum, mean or maximum of every bag of rows, zero if it is empty."""
+    bags = len(offsets) - last
+    start = x.new_zeros(bags + 1, x.shape[1])
+    index = bag[:, None].expand_as(x)
+    return start.scatter_reduce(0, index, x, ("sum", "mean", "amax")[mode], include_self=False)[:bags]
+
+
+def spread(x: Tensor, like: Tensor) -> Tensor:
+    """What is written over a tensor: ``x``, in its shape."""
+    return x.expand(like.shape).to(like.dtype)
+
+
+def grouped_product(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """Rows of ``x`` in groups that end at ``ends``, each times a matrix of its own: the experts of a mixture."""
+    starts = [0, *ends.tolist()]
+    parts = [x[i:j] @ w for i, j, w in zip(starts, starts[1:], weight, strict=False)]
+    return torch.cat([*parts, x.new_zeros(x.shape[0] - starts[-1], weight.shape[2])])

@@ -1,0 +1,78 @@
+"""BiLRP: which pairs of features make two inputs similar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from ..errors import TargetError
+from ..graph.modes import own_modes
+from ..lrp import LRP
+from ..progress import Progress, bar
+from ..targets import main_output
+
+
+@own_modes()
+def bilrp(
+    lrp: LRP,
+    a: Any,
+    b: Any,
+    *,
+    wrt: Any = None,
+    reduce: Callable[[Tensor], Tensor] | None = None,
+    progress: bool = True,
+) -> Tensor:
+    """Relevance of pairs of features for the similarity of two inputs (Eberle et al. 2020, BiLRP).
+
+    A model that embeds its inputs makes them similar by the dot product of the embeddings, <φ(a), φ(b)>. Each of its
+    terms is explained on both sides, and a pair of features gets the product of its relevances::
+
+        R_jk = Σ_m R_j[φ_m(a)] R_k[φ_m(b)]
+
+    Where LRP conserves, the sum over all pairs is the similarity itself. The forward pass runs once for each input; the
+    reverse pass runs once for each dimension of the embedding.
+
+    Args:
+        lrp: the model, with an output [B, M]; for the cosine, let the model divide by the norm.
+        a, b: two inputs, or batches of as many, as in :meth:`LRP.attribute`.
+        wrt: the input to explain, if there are several: its name or position.
+        reduce: makes fewer features of relevance before pairs are formed, such as ``lambda r: r.sum(1)`` for the
+            channels of [B, C, H, W]. Pairs of single pixels would be too many.
+        progress: show how far it is, on a terminal and where tqdm is installed.
+
+    Returns:
+        [B, *features of a, *features of b]; [B, T, T'] for tokens.
+
+    Raises:
+        TargetError: if the output is no [B, M].
+        ValueError: if several inputs have relevance and ``wrt`` names none, or the batches differ.
+        InputError, CaptureError, UnsupportedOperation: as :meth:`LRP.attribute`.
+    """
+    one, two = (
+        _factor(lrp, x, wrt, reduce, bar(f"bilrp: {name}") if progress else iter) for x, name in ((a, "a"), (b, "b"))
+    )
+    if one.shape[:2] != two.shape[:2]:
+        raise ValueError(f"a has {one.shape[1]} samples and b {two.shape[1]}: BiLRP explains pairs")
+    pairs = torch.einsum("mbj,mbk->bjk", one.flatten(2), two.flatten(2))
+    return pairs.reshape(one.shape[1], *one.shape[2:], *two.shape[2:])
+
+
+def _factor(lrp: LRP, x: Any, wrt: Any, reduce: Callable[[Tensor], Tensor] | None, progress: Progress) -> Tensor:
+    """Relevance for every dimension of the embedding, [M, B, ...]."""
+    graph = lrp.plan(x, wrt=wrt).graph
+    values = [getattr(output, "meta", {}).get("val", output) for output in graph.outputs]
+    shape = values[main_output(values, graph.unflatten_output)].shape
+    if len(shape) != 2:
+        raise TargetError(f"BiLRP needs a model with one embedding per sample, [B, M], not {len(shape)} dimensions.")
+    found, _ = lrp._explain(x, list(range(shape[1])), wrt=wrt, seed="output", accounting=False, progress=progress)
+    relevances = [r for r in pytree.tree_leaves(found) if r is not None]
+    if len(relevances) != 1:
+        raise ValueError(f"{len(relevances)} inputs have relevance: choose one with wrt=")
+    relevance: Tensor = relevances[0]
+    if reduce is None:
+        return relevance
+    return torch.stack([reduce(r) for r in relevance])

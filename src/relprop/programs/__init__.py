@@ -1,0 +1,1 @@
+"""Propagations written down as programs."""

@@ -1,0 +1,98 @@
+"""An explanation as a file: a program that runs where neither relprop nor the model's code is installed."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from ..errors import CaptureError, reason_of
+from .program import Program
+
+FORMATS = ("pt2", "aoti", "onnx")
+
+
+def format_of(path: str | Path, format: str | None) -> str:
+    """The format that is asked for, or that the path's ending stands for.
+
+    Raises:
+        ValueError: if there is no such format.
+    """
+    kind = Path(path).suffix.removeprefix(".") if format is None else format
+    if kind not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {kind!r} for {Path(path).name!r}")
+    return kind
+
+
+class Artefact(nn.Module):
+    """A traced propagation with its parameters: ``(output, relevance) = artefact(*inputs, target)``.
+
+    Several outputs and several explained inputs follow each other, outputs first.
+    """
+
+    def __init__(self, program: Program):
+        super().__init__()
+        weights = program.weights()
+        assert weights is not None
+        self.graph, self.with_target = program.graph, program.target is not None
+        placeholders = [n for n in program.graph.graph.nodes if n.op == "placeholder"]
+        self.names: list[str | None] = []
+        for i, (node, value) in enumerate(zip(placeholders, weights, strict=False)):
+            self.names.append(f"weight{i}" if node.users else None)
+            if node.users:
+                self.register_buffer(f"weight{i}", value)
+        self.unused = torch.zeros(())
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        tensors, target = (list(inputs[:-1]), inputs[-1]) if self.with_target else (list(inputs), None)
+        weights = [self.unused if name is None else getattr(self, name) for name in self.names]
+        results = self.graph(*weights, *(x.clone(memory_format=torch.contiguous_format) for x in tensors), target)
+        return tuple(x for x in results if isinstance(x, Tensor))
+
+
+def save(program: Program, path: Path, kind: str) -> Path:
+    """Write a traced propagation to a file.
+
+    Raises:
+        ImportError: if the format needs packages that are missing.
+        CaptureError: if PyTorch cannot export it.
+    """
+    given = [x for x in program.inputs if isinstance(x, Tensor)]
+    arguments = (*given, *([] if program.target is None else [program.target]))
+    batch = {0: Dim.AUTO} if program.dynamic else None
+    shapes: Any = (tuple(batch for _ in arguments),)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(Artefact(program), arguments, dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # torch.export has no common base class for its many reasons to refuse
+        raise CaptureError(f"the traced propagation cannot be exported: {reason_of(error)}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    WRITERS[kind](exported, path)
+    return path
+
+
+def _pt2(exported: ExportedProgram, path: Path) -> None:
+    torch.export.save(exported, path)
+
+
+def _aoti(exported: ExportedProgram, path: Path) -> None:
+    torch._inductor.aoti_compile_and_package(exported, package_path=str(path))
+
+
+def _onnx(exported: ExportedProgram, path: Path) -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f'ONNX needs onnx and onnxscript ({error}); run: pip install "relprop[onnx]"') from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(exported, f=str(path), dynamo=True, external_data=False, verbose=False)
+
+
+WRITERS = {"pt2": _pt2, "aoti": _aoti, "onnx": _onnx}

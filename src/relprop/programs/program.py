@@ -1,0 +1,178 @@
+"""One straight-line program out of a plan: forward run and reverse sweep, traced together.
+
+What a propagation does is known before it runs, so it can be written down. The trace is a graph of plain tensor
+operations from inputs and a target to output and relevance: it needs neither the model's code nor relprop, and any
+compiler for PyTorch takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import core_aten_decompositions
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.graph import CodeGen
+
+from ..engine.plan import Plan
+from ..engine.run import Run, StandIns, parameters_of
+from ..errors import CaptureError, reason_of
+from ..graph.kernels import LINEAR
+from ..graph.ops import PACK
+from .portable import PORTABLE, plain_kernels
+
+aten = torch.ops.aten
+
+Propagation = Callable[[Run, Tensor | None], tuple[list[Any], list[Tensor | None]]]
+"""From a forward run and the target to the leaves of the output, and relevance for every leaf of the inputs."""
+
+
+@dataclass
+class Program:
+    """A traced propagation: ``graph(*weights, *inputs, target)`` with the tensors among the inputs.
+
+    It returns the leaves of the output and then relevance for every leaf of the inputs.
+    """
+
+    graph: GraphModule
+    plan: Plan
+    constants: list[Tensor]
+    """What rules made of their own parameters."""
+    derived: list[Any]
+    """Keys of the values computed from parameters alone, in the order in which they follow the parameters."""
+    inputs: list[Any]
+    """Example inputs."""
+    target: Tensor | None
+    """Example target, or None if it is part of the program."""
+    dynamic: bool
+
+    def weights(self) -> list[Tensor] | None:
+        """The parameters as they are now, and what was computed from them; None if that has to be computed anew."""
+        parameters = parameters_of(self.plan.graph)
+        store = self.plan.derived.current(dict(parameters))
+        if any(key not in store for key in self.derived):
+            return None
+        return [*self.constants, *(p.detach() for p in parameters.values()), *(store[key] for key in self.derived)]
+
+
+def trace(
+    plan: Plan,
+    leaves: list[Any],
+    target: Tensor | None,
+    propagate: Propagation,
+    *,
+    dynamic: bool = False,
+    portable: bool = False,
+    compiled: bool = False,
+) -> Program:
+    """Write down one propagation.
+
+    Args:
+        plan: what to do; it was carried out before, so that what depends on parameters alone is there.
+        leaves: example inputs.
+        target: example target, or None if it is part of the program.
+        propagate: seeds, sweeps and collects relevance.
+        dynamic: leave the batch size open.
+        portable: use operations that programs other than PyTorch know.
+        compiled: the program stays in this process.
+
+    Raises:
+        CaptureError: if what is done depends on the values of the inputs.
+    """
+    if any(node.target is PACK for node in plan.graph.nodes):
+        raise CaptureError(PACKED)
+    parameters = parameters_of(plan.graph)
+    store = dict(plan.derived.current(dict(parameters)))
+    tensors = [i for i, x in enumerate(leaves) if isinstance(x, Tensor)]
+
+    def run(weights: list[Tensor], inputs: list[Tensor], target: Tensor | None) -> Any:
+        filled = list(leaves)
+        for i, x in zip(tensors, inputs, strict=True):
+            filled[i] = x
+        own, rest = weights[: len(parameters)], weights[len(parameters) :]
+        stand_ins = StandIns(dict(zip(parameters, own, strict=True)), dict(zip(store, rest, strict=True)))
+        return propagate(Run(plan, filled, stand_ins=stand_ins), target)
+
+    weights = [*(p.detach() for p in parameters.values()), *store.values()]
+    table: dict[Any, Any] = {**core_aten_decompositions(), **PORTABLE} if portable else {}
+    table |= WRITING
+    if LINEAR is not None:
+        table[LINEAR] = _linear_here if compiled else _linear
+    try:
+        with plain_kernels() if portable else nullcontext():
+            mode: Any = "symbolic" if dynamic else "real"
+            graph = make_fx(run, decomposition_table=table, tracing_mode=mode, _allow_non_fake_inputs=True)(
+                weights, [leaves[i].detach() for i in tensors], target
+            )
+    except Exception as error:  # whatever an operation raises that cannot be traced
+        raise CaptureError(
+            f"the propagation cannot be written down as one program ({reason_of(error)}). Operations whose shapes "
+            "depend on values, such as the routing of experts, run eagerly only."
+        ) from error
+    for node in graph.graph.find_nodes(op="call_function", target=aten.view.default):
+        node.target = aten.reshape.default  # the compiler's memory format of a single image need not be the kernel's
+    constants = _lift_constants(graph)
+    return Program(graph, plan, constants, list(store), leaves, target, dynamic)
+
+
+PACKED = (
+    "packed sequences run eagerly only, by attribute and explain: how many rows they have depends on their lengths. "
+    "For a program, give the layer the padded batch and pick the last step of every sample, "
+    "output[torch.arange(len(x)), lengths - 1]: in one direction this computes the same."
+)
+
+
+def _lift_constants(graph: GraphModule) -> list[Tensor]:
+    """Make plain arguments of all that the graph takes, constants of rules (the bounds of z^B) first."""
+    graph.graph.set_codegen(CodeGen())
+    first = next(iter(graph.graph.nodes))
+    constants: list[Tensor] = []
+    lifted: dict[str, Node] = {}
+    for node in graph.graph.find_nodes(op="get_attr"):
+        name = str(node.target)
+        if name not in lifted:
+            constants.append(getattr(graph, name))
+            with graph.graph.inserting_before(first):
+                lifted[name] = graph.graph.placeholder(f"constant{len(constants)}")
+        node.replace_all_uses_with(lifted[name])
+        graph.graph.erase_node(node)
+    for name in lifted:
+        delattr(graph, name)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return constants
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Operations that compilers do not take
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _written(operation: Any) -> Callable[..., Tensor]:
+    """An operation that writes into a tensor that it is given."""
+
+    def written(*args: Any, **out: Tensor) -> Tensor:
+        (into,) = out.values()
+        return into.copy_(operation(*args))
+
+    return written
+
+
+def _linear(a: Tensor, w: Tensor, b: Tensor | None, *_: Any) -> Tensor:
+    return torch.nn.functional.linear(a, w, b)
+
+
+WRITING: dict[Any, Any] = {
+    aten.div.out: _written(aten.div.Tensor),
+    aten.threshold_backward.grad_input: _written(aten.threshold_backward.default),
+}
+
+
+def _linear_here(a: Tensor, w: Tensor, b: Tensor | None, *_: Any) -> Tensor:
+    product: Tensor = torch.ops.relprop.linear(a, w, b)
+    return product

@@ -1,0 +1,181 @@
+"""One linear operation in one run, as its rule sees it: a, w, b, z, and the two maps between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from ..errors import RuleError
+from .base import Call, Messages, Rule, Step
+from .layers import Layer, layer_in, layer_of
+from .message import COEFFICIENT, RELEVANCE, Form, Message
+
+
+def positive(x: Tensor) -> Tensor:
+    """x⁺ = max(x, 0)"""
+    return x.clamp(min=0)
+
+
+def negative(x: Tensor) -> Tensor:
+    """x⁻ = min(x, 0)"""
+    return x.clamp(max=0)
+
+
+Weight = Callable[[], Tensor]
+"""A modified weight that is made when it is needed."""
+
+
+class Neurons:
+    """One linear operation in one run: its input a, output z, weight w and bias b, and the two maps between them."""
+
+    def __init__(self, call: Call, layer: Layer, relevance: Message):
+        self.call, self.layer, self.message = call, layer, relevance
+        self.accumulate = call.context.accumulate
+        self.absorbed: dict[str, Tensor] = {}
+
+    @property
+    def a(self) -> Tensor:
+        return self.accumulate(self.call.value(self.layer.x))
+
+    @property
+    def w(self) -> Tensor:
+        return self.accumulate(self.call.value(self.layer.weight))
+
+    @property
+    def b(self) -> Tensor | None:
+        """The bias, or None where there is none or the policy removes it."""
+        if self.layer.bias is None or self.call.step.bias == "zero":
+            return None
+        return self._bias()
+
+    @property
+    def z(self) -> Tensor:
+        """Σ_j a_j w_jk (+ b_k, unless the policy removes the bias)."""
+        return self.accumulate(self.call.saved["z"]) if "z" in self.call.saved else self.output
+
+    @cached_property
+    def exact_z(self) -> Tensor:
+        """z in the precision of relevance, for rules that subtract it: models in half precision round their outputs."""
+        if self.call.output.dtype == self.z.dtype:
+            return self.z
+        return self.layer.run(self.a, self.w, self.b)
+
+    @property
+    def output(self) -> Tensor:
+        return self.accumulate(self.call.output)
+
+    @property
+    def signed(self) -> bool:
+        """Whether an input may be negative."""
+        return self.layer.x not in self.call.step.nonnegative
+
+    def _bias(self) -> Tensor:
+        return self.layer.spread_bias(self.accumulate(self.call.value(self.layer.bias)))
+
+    # -- the relevance that arrives -----------------------------------------------------------------------------------
+
+    @property
+    def relevance(self) -> Tensor:
+        """R_k"""
+        return self.message.relevance(self.output if self.message.c is not None else None)
+
+    @property
+    def new_relevance(self) -> Tensor:
+        """R_k in memory of its own."""
+        return self.message.new_relevance(self.output if self.message.c is not None else None)
+
+    # -- the two maps -------------------------------------------------------------------------------------------------
+
+    def forward(self, a: Tensor, w: Tensor) -> Tensor:
+        return self.layer.forward(a, w)
+
+    def transpose(self, s: Tensor, w: Tensor) -> Tensor:
+        return self.layer.transpose(s, w, self.call.shape(self.layer.x))
+
+    def weight(self, key: Any, modify: Callable[[Tensor], Tensor]) -> Weight:
+        """A modified weight ρ(w), made when it is first needed and kept until the parameters change."""
+        if not self.call.step.rule.modifies_weights:
+            return lambda: modify(self.w)
+        return lambda: self.call.context.derived((self.layer.weight, key), lambda: modify(self.w))
+
+    # -- what is absorbed ---------------------------------------------------------------------------------------------
+
+    def absorb(self, kind: str, amount: Callable[[], Tensor]) -> None:
+        """Book what neuron 0 or the stabiliser takes, or keep it to be redistributed."""
+        if self.call.step.bias == "redistribute":
+            value = amount()
+            self.absorbed[kind] = self.absorbed[kind] + value if kind in self.absorbed else value
+        else:
+            self.call.book(kind, amount)
+
+    def absorb_bias(self, s: Tensor, b: Tensor | None) -> None:
+        if b is not None:
+            self.absorb("bias", lambda: s * b)
+
+    def redistributed(self) -> Tensor | None:
+        """An equal part of what was absorbed for each input that is connected: (b_k + ε sign z_k) / N_k s_k."""
+        if not self.absorbed:
+            return None
+        ones = torch.ones_like(self.w)
+        connections = self.forward(self.call.context.like(self.layer.x).fill_(1), ones)
+        lonely = connections == 0  # a window that lies in the padding altogether
+        for kind, amount in self.absorbed.items():
+            self.call.book(kind, lambda a=amount: torch.where(lonely, a, 0))  # type: ignore[misc]
+        total = sum(self.absorbed.values())
+        return self.transpose(torch.where(lonely, 0, total / connections), ones)
+
+
+@dataclass(frozen=True)
+class LinearRule(Rule):
+    """A rule for operations z = W a + b with a constant weight."""
+
+    def supports(self, step: Step) -> str | None:
+        layer = layer_of(step.node, lambda n: n not in step.active)
+        if layer is None:
+            return "it is defined for linear operations with a constant weight"
+        return None
+
+    def form(self, step: Step) -> Form:
+        return COEFFICIENT | (RELEVANCE if step.bias == "redistribute" else Form())
+
+    def saves(self, step: Step) -> set[Node]:
+        return {step.node, *step.active}
+
+    def forward(self, call: Call) -> Any:
+        layer = layer_in(call)
+        a, w, b = call.value(layer.x), call.value(layer.weight), call.value(layer.bias)
+        if b is None:
+            return layer.run(a, w, None)
+        if call.step.bias != "zero":
+            return layer.run(a, w, layer.spread_bias(b))
+        # z without bias cannot be had from z with bias: the difference of the two would be rounding where z is zero
+        z = call.saved["z"] = layer.forward(a, w)
+        return z + layer.spread_bias(b)
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        layer = layer_in(call)
+        neurons = Neurons(call, layer, message)
+        sent = self.propagate(neurons)
+        spread = neurons.redistributed()
+        return [sent if spread is None else sent.plus(Message(r=spread))]
+
+    def propagate(self, n: Neurons) -> Message:
+        """The message to the input."""
+        raise NotImplementedError
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parameters
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_number(rule: Rule, name: str, value: Any) -> None:
+    """Raise unless a rule's parameter is a finite number of at least zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise RuleError(f"{type(rule).__name__}: {name} must be a finite number >= 0, got {value!r}")

@@ -1,0 +1,106 @@
+"""The table of operations: what is known of each, stated once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ..graph.graph import operation
+from .base import Call, Messages, Rule, Step
+from .message import Form, Message
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The table of operations
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    kind: str
+    rule: Rule
+
+
+TABLE: dict[Any, Entry] = {}
+"""Operation -> its kind (what selectors ask for) and its default rule."""
+
+STOPPED: set[Any] = set()
+"""Operations whose results count as constants, like the statistics of a normalisation."""
+
+
+def register(kind: str, rule: Rule, *operations: Any) -> None:
+    """Give operations a kind and a default rule."""
+    for op in operations:
+        TABLE[op] = Entry(kind, rule)
+    _versions[0] += 1
+
+
+_versions = [0]
+
+
+def table_version() -> int:
+    """A number that changes with every registration, so that plans made before it are not used again."""
+    return _versions[0]
+
+
+def rule_for(*operations: Any, kind: str = "custom") -> Callable[[Any], Any]:
+    """Give an operation a rule: ``@relprop.rule_for(torch.ops.mylib.op)`` above a Rule class or a function.
+
+    A class is constructed without arguments. A function takes ``(call, message)`` and returns one message, or one for
+    each of ``call.active``; ``message.relevance(call.output)`` is the relevance of the output, and
+    ``relprop.Message(c=..., r=...)`` the message to an input ``a``, whose relevance is ``a * c + r``. How messages lie
+    in memory is not fixed: ``reshape`` them rather than ``view``.
+
+    Raises:
+        TypeError: if what is decorated is neither a rule nor a function, or if an operation is no callable.
+    """
+    overloads = []
+    for op in operations:
+        if isinstance(op, torch._ops.OpOverloadPacket):
+            overloads += [getattr(op, name) for name in op.overloads()]
+        elif callable(op):
+            overloads.append(op)
+        else:
+            raise TypeError(f"rule_for takes operations such as torch.ops.mylib.op, got {op!r}")
+
+    def decorate(thing: Any) -> Any:
+        if isinstance(thing, type) and issubclass(thing, Rule):
+            rule: Rule = thing()
+        elif isinstance(thing, Rule):
+            rule = thing
+        elif callable(thing):
+            rule = FunctionRule(thing)
+        else:
+            raise TypeError(f"rule_for decorates a Rule or a function (call, message) -> message, got {thing!r}")
+        register(kind, rule, *overloads)
+        return thing
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class FunctionRule(Rule):
+    """A rule given as a function ``(call, message) -> message(s)``."""
+
+    function: Callable[[Call, Message], Any]
+
+    def __str__(self) -> str:
+        return getattr(self.function, "__name__", "function")
+
+    def form(self, step: Step) -> Form:
+        return Form(True, True)
+
+    def saves(self, step: Step) -> set[Node]:
+        return {step.node, *step.node.all_input_nodes}
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        sent = self.function(call, message)
+        messages = [sent] if isinstance(sent, Message) else list(sent)
+        if len(messages) != len(call.active):
+            raise ValueError(
+                f"the rule of {operation(call.node)} returned {len(messages)} messages for {len(call.active)} inputs"
+            )
+        return messages
