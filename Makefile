@@ -6,7 +6,7 @@ WORKERS ?= logical
 PY  := .venv/bin/python
 PIP := $(PY) -m pip install --quiet -c constraints.txt
 
-.PHONY: help setup test lint format demo bench lxt coverage weights clean
+.PHONY: help setup test lint format demo bench lxt coverage architecture weights clean
 
 help:      ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -35,6 +35,9 @@ lxt: .venv-lxt/stamp  ## install LXT, which needs an older transformers, for mak
 
 coverage: .venv/stamp-dev  ## try every architecture and write docs/coverage.md
 	$(PY) -m benchmarks.coverage
+
+architecture: .venv/stamp-dev  ## draw which room uses which, from the imports
+	$(PY) -m tools.architecture
 
 weights: .venv/stamp-weights  ## fetch real models that some tests use when they are there
 

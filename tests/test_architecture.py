@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[1] / "src" / "relprop"
+from tools.architecture import PICTURE, ROOT, draw, imports, modules, rooms
 
 MAY_USE = {
     "errors": set(),
@@ -32,52 +29,32 @@ MAY_USE = {
 """Room -> the rooms below it that it may import. Adding one to a list is a decision; adding a circle is an error."""
 
 
-def imports(path: Path) -> set[tuple[str, ...]]:
-    """The modules of relprop that a file imports, wherever it does so, as parts of their paths."""
-    here = path.relative_to(ROOT).with_suffix("").parts
-    found: set[tuple[str, ...]] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.ImportFrom):
-            assert not (isinstance(node, ast.Import) and any(a.name.startswith("relprop") for a in node.names)), path
-            continue
-        stem = tuple((node.module or "").split(".")) if node.module else ()
-        if node.level:
-            stem = (*here[: len(here) - node.level], *stem)
-        elif stem[:1] == ("relprop",):
-            stem = stem[1:]
-        else:
-            continue
-        for name in node.names:
-            whole = (*stem, name.name)
-            is_module = ROOT.joinpath(*whole).is_dir() or ROOT.joinpath(*whole).with_suffix(".py").exists()
-            found.add(whole if is_module else stem)
-    return {target for target in found if target}
-
-
-MODULES = {path.relative_to(ROOT).with_suffix("").parts: path for path in ROOT.rglob("*.py")}
-INSIDE = {parts: path for parts, path in MODULES.items() if parts != ("__init__",)}
-
-
-@pytest.mark.parametrize("room", sorted({parts[0] for parts in INSIDE}))
-def test_a_room_uses_only_what_lies_below_it(room):
-    for parts, path in INSIDE.items():
+@pytest.mark.parametrize("room", sorted(rooms()))
+def test_a_room_uses_only_what_lies_below_it(room: str) -> None:
+    for parts, path in modules().items():
         if parts[0] == room:
             used = {target[0] for target in imports(path)} - {room}
             assert used <= MAY_USE[room], f"{path.relative_to(ROOT)} reaches up to {used - MAY_USE[room]}"
 
 
-def test_no_rooms_stand_in_a_circle():
+def test_no_rooms_stand_in_a_circle() -> None:
     left = {room: set(below) for room, below in MAY_USE.items()}
     while ground := [room for room, below in left.items() if not below]:
         left = {room: below - set(ground) for room, below in left.items() if room not in ground}
     assert not left, f"in a circle: {left}"
 
 
-def test_no_files_import_each_other_in_a_circle():
-    def file_of(target: tuple[str, ...]) -> tuple[str, ...]:
-        return target if target in MODULES else (*target, "__init__")
+def test_no_files_import_each_other_in_a_circle() -> None:
+    files = modules()
 
-    left = {parts: {file_of(t) for t in imports(path)} - {parts} for parts, path in INSIDE.items()}
+    def file_of(target: tuple[str, ...]) -> tuple[str, ...]:
+        return target if target in files else (*target, "__init__")
+
+    left = {parts: {file_of(t) for t in imports(path)} - {parts} for parts, path in files.items()}
     while ground := [parts for parts, below in left.items() if not below]:
         left = {parts: below - set(ground) for parts, below in left.items() if parts not in ground}
     assert not left, f"in a circle: {left}"
+
+
+def test_the_picture_of_the_architecture_is_the_one_that_the_imports_make() -> None:
+    assert PICTURE.read_text(encoding="utf-8") == draw(), "run: make architecture"
