@@ -20,7 +20,7 @@ from ..graph.graph import calls
 from ..graph.ops import CONVOLUTIONS, TRANSPOSED
 from ..passes.clean import CASTS, IDENTITIES
 from ..passes.decompose import MAKERS
-from ..rules.table import STOPPED, TABLE
+from ..rules.table import TABLE
 
 aten = torch.ops.aten
 
@@ -74,7 +74,7 @@ def _holds_numbers(node: Node) -> bool:
 
 OURS = "relprop"
 """The namespace of the operations that stand for whole layers while a model is exported."""
-KNOWN = (TABLE, STOPPED, IDENTITIES, CASTS, MAKERS, {operator.getitem, aten.batch_norm.default, aten.embedding.default})
+KNOWN = (TABLE, IDENTITIES, CASTS, MAKERS, {operator.getitem, aten.batch_norm.default, aten.embedding.default})
 
 
 def replace_in_place(program: ExportedProgram) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..graph.facts import facts
 from ..graph.graph import Graph, calls, is_float
-from ..graph.ops import shift_map
 from ..rules.base import Rule, Stop
-from ..rules.table import STOPPED
 from ..select import Scope
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -31,7 +30,7 @@ def active_nodes(graph: Graph, sources: list[Node]) -> set[Node]:
     """Nodes that relevance can reach, as automatic differentiation has it: statistics and integers are constants."""
     active = set(sources)
     for node in graph.nodes:
-        if node in active or not calls(node) or node.target in STOPPED or node.target is shift_map:
+        if node in active or not calls(node) or facts(node).stopped:
             continue
         if any(n in active for n in node.all_input_nodes) and _carries_values(node):
             active.add(node)

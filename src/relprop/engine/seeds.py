@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..errors import RelpropError, SelectionError, TargetError, reason_of
+from ..graph.facts import facts
 from ..graph.graph import Graph, is_float, place
 from ..rules.message import Message, divide
-from ..rules.table import STOPPED
 from ..targets import Several, Target, is_float_tensor, main_output, shown
 from .hidden import module_outputs
 from .plan import Plan
@@ -57,7 +57,7 @@ def seed_messages(graph: Graph, plan: Plan, found: Seed) -> dict[Node, Message]:
 
 def _but_for(graph: Graph, plan: Plan, found: Seed) -> str:
     """The operation that stands between target and inputs, if one does."""
-    held = next((n for n in graph.nodes if n in plan.dependent and n.target in STOPPED), None)
+    held = next((n for n in graph.nodes if n in plan.dependent and facts(n).stopped), None)
     if held is None or not any(graph.outputs[i] in plan.dependent for i in found.coefficients):
         return ""
     return f", but by way of {place(held)}: norms, other statistics, signs and rounded numbers are held constant"

@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
+from ..graph.facts import FACTS, Facts
 from ..graph.graph import operation
 from .base import Call, Messages, Rule, Step
 from .message import Form, Message
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The table of operations
-# ---------------------------------------------------------------------------------------------------------------------
 
+@dataclass(frozen=True, kw_only=True)
+class Entry(Facts):
+    """All that is known of one operation: the facts that passes need, its default rule, and what that rule needs."""
 
-@dataclass(frozen=True)
-class Entry:
-    kind: str
     rule: Rule
+    back: Callable[..., Tensor] | None = None
+    """The way back of a view: what arrives, the shape of the input, the operation's other arguments -> what is sent."""
 
 
-TABLE: dict[Any, Entry] = {}
-"""Operation -> its kind (what selectors ask for) and its default rule."""
-
-STOPPED: set[Any] = set()
-"""Operations whose results count as constants, like the statistics of a normalisation."""
+TABLE: dict[Any, Entry] = FACTS  # type: ignore[assignment]
+"""Operation -> what is known of it."""
 
 
-def register(kind: str, rule: Rule, *operations: Any) -> None:
-    """Give operations a kind and a default rule."""
+def register(kind: str, rule: Rule, *operations: Any, **facts: Any) -> None:
+    """Give operations a kind, a default rule, and facts: the fields of :class:`Entry`.
+
+    Raises:
+        ValueError: if an operation is in the table already: it is described in one place.
+    """
     for op in operations:
-        TABLE[op] = Entry(kind, rule)
+        if op in TABLE:
+            raise ValueError(f"{op} is registered twice")
+        TABLE[op] = Entry(kind=kind, rule=rule, **facts)
     _versions[0] += 1
 
 
@@ -75,7 +79,9 @@ def rule_for(*operations: Any, kind: str = "custom") -> Callable[[Any], Any]:
             rule = FunctionRule(thing)
         else:
             raise TypeError(f"rule_for decorates a Rule or a function (call, message) -> message, got {thing!r}")
-        register(kind, rule, *overloads)
+        for op in overloads:  # what is known of an operation does not depend on who explains it
+            TABLE[op] = replace(TABLE[op], kind=kind, rule=rule) if op in TABLE else Entry(kind=kind, rule=rule)
+        _versions[0] += 1
         return thing
 
     return decorate

@@ -6,7 +6,6 @@ another view, which is written out here: autograd's bookkeeping would take longe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from .base import Call, Messages, Rule, Step
 from .gradient import Gradient, constant_inputs
 from .message import Message
-from .table import register
+from .table import TABLE, register
 
 aten = torch.ops.aten
 
@@ -31,7 +30,8 @@ class View(Rule):
         return "linear"
 
     def backward(self, call: Call, message: Message) -> Messages:
-        back = BACK[call.node.target]
+        back = TABLE[call.node.target].back
+        assert back is not None
         shape, args = call.shape(call.active[0]), [call.value(a) for a in call.node.args[1:]]
         return [Message(*(None if m is None else back(m, shape, *args) for m in message))]
 
@@ -57,27 +57,29 @@ def _slice(m: Tensor, shape: torch.Size, dim: int = 0, start: Any = None, end: A
     return aten.slice_backward.default(m, shape, dim, low, high, step)
 
 
-BACK: dict[Any, Callable[..., Tensor]] = {
-    aten.view.default: _reshape,
-    aten._unsafe_view.default: _reshape,
-    aten.reshape.default: _reshape,
-    aten.flatten.using_ints: _reshape,
-    aten.unflatten.int: _reshape,
-    aten.squeeze.default: _reshape,
-    aten.squeeze.dim: _reshape,
-    aten.squeeze.dims: _reshape,
-    aten.unsqueeze.default: _reshape,
-    aten.expand.default: _expand,
-    aten.permute.default: _permute,
-    aten.transpose.int: lambda m, shape, i, j: m.transpose(i, j),
-    aten.t.default: lambda m, shape: m.t(),
-    aten.mT.default: lambda m, shape: m.mT,
-    aten.select.int: _select,
-    aten.slice.Tensor: _slice,
-}
-"""Operation -> the way back: what arrives, the shape of the input, and the operation's other arguments."""
+VIEW = View()
 
-register("structural", View(), *BACK)
+register(
+    "structural",
+    VIEW,
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.unflatten.int,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+    back=_reshape,
+)
+register("structural", VIEW, aten.expand.default, back=_expand)
+register("structural", VIEW, aten.permute.default, back=_permute)
+register("structural", VIEW, aten.transpose.int, back=lambda m, shape, i, j: m.transpose(i, j))
+register("structural", VIEW, aten.t.default, back=lambda m, shape: m.t())
+register("structural", VIEW, aten.mT.default, back=lambda m, shape: m.mT)
+register("structural", VIEW, aten.select.int, back=_select)
+register("structural", VIEW, aten.slice.Tensor, back=_slice)
 
 
 @dataclass(frozen=True)
