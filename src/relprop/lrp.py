@@ -18,7 +18,6 @@ from .capture.export import batch_size
 from .composites import of
 from .engine.checkpoint import Checkpointed
 from .engine.diagnose import warn_of_growth
-from .engine.embeddings import token_nodes
 from .engine.hidden import channel_mask, module_outputs
 from .engine.inputs import call_of, check_inputs, chosen_inputs, like_inputs, twice
 from .engine.micro_batch import in_parts
@@ -26,8 +25,9 @@ from .engine.plan import Plan
 from .engine.planning import Report, make_plan, refuse_gaps
 from .engine.run import Run
 from .engine.seeds import index_for, roots_for, seed_at, seed_inside, seed_messages, seed_of, start_of, targets_in
-from .engine.session import SEEDS, nodes_of_mask, open_ledger, or_zeros, relevances_of
-from .errors import InputError, SelectionError, TargetError
+from .engine.session import SEEDS, nodes_of_mask, open_ledger, or_zeros
+from .engine.sources import relevances_of, sources_of
+from .errors import SelectionError, TargetError
 from .explanation import Explanation
 from .graph.graph import Graph, is_float
 from .graph.modes import own_modes
@@ -324,16 +324,7 @@ class LRP:
         if key not in self._plans:
             if len(self._plans) > 64:
                 self._plans.clear()
-            sources: list[Node] = []
-            for i in chosen:
-                node = graph.inputs[i]
-                assert node is not None
-                sources += [node] if is_float(node) else list(token_nodes(graph, node))
-            if not sources:
-                raise InputError(
-                    "nothing to explain: no input is a floating-point tensor or indexes an embedding (inputs: "
-                    f"{', '.join(graph.input_names) or 'none'}{', wrt: ' + repr(wrt) if wrt is not None else ''})."
-                )
+            sources = sources_of(graph, chosen, wrt)
             starts = [o for o in graph.outputs if isinstance(o, Node) and is_float(o)] if roots is None else list(roots)
             plan = make_plan(
                 graph,

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ..capture.capturer import Capturer
 from ..errors import InputError
 from ..graph.graph import Graph, is_float
-from .embeddings import token_nodes
+from .ids import token_nodes
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Inputs

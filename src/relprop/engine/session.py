@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..graph.graph import Graph, place
+from ..graph.graph import Graph
 from ..rules.message import Message
-from .embeddings import token_nodes, tokens
 from .hidden import module_outputs
 from .ledger import Ledger
-from .plan import Plan
 from .run import Run
 from .seeds import Seed
 
@@ -42,40 +40,5 @@ def open_ledger(run: Run, found: Seed, seeds: dict[Node, Message], graph: Graph,
     return run.ledger
 
 
-def relevances_of(
-    plan: Plan, run: Run, messages: dict[Node, Message], ledger: Ledger | None = None
-) -> list[Tensor | None]:
-    """Relevance of every leaf of the inputs."""
-    graph, leaves = plan.graph, run.leaves
-    results: list[Tensor | None] = [None] * len(leaves)
-    for i, node in enumerate(graph.inputs):
-        if node is None:
-            continue
-        explained = [node] if node in plan.sources else [n for n in token_nodes(graph, node) if n in plan.sources]
-        if not explained:
-            continue
-        total = torch.zeros_like(leaves[i], dtype=_relevance_dtype(leaves[i]))
-        for source in explained:
-            message = messages.get(source)
-            if message is None:
-                continue
-            relevance = message.relevance(run.accumulate(run.values[source]))
-            if ledger is not None:
-                name = graph.input_names[i] if len(explained) == 1 else f"{graph.input_names[i]} via {place(source)}"
-                amount = run.per_sample(relevance, source)
-                if run.is_shared(source):
-                    ledger.shared.add(name)
-                ledger.inputs[name] = ledger.inputs.get(name, torch.zeros_like(amount)) + amount
-            total = total + (relevance if source is node else tokens(graph, node, source, leaves[i], relevance))
-        if ledger is not None and not any(s in messages for s in explained):
-            ledger.inputs[graph.input_names[i]] = torch.zeros_like(ledger.seed)
-        results[i] = total
-    return results
-
-
 def or_zeros(relevance: Tensor | None, value: Tensor) -> Tensor:
     return torch.zeros_like(value) if relevance is None else relevance
-
-
-def _relevance_dtype(leaf: Tensor) -> torch.dtype:
-    return leaf.dtype if leaf.dtype == torch.float64 else torch.float32
