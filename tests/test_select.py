@@ -259,6 +259,16 @@ def test_auto_says_what_it_chose() -> None:
             assert_same(lrp.attribute(x, 1), lrp.using(plan.composite.name).attribute(x, 1))
 
 
+@pytest.mark.parametrize(
+    "end", [nn.Softmax(1), nn.LogSoftmax(1), nn.Sequential(nn.Softmax(1), nn.Unflatten(1, (3, 1)))]
+)
+def test_auto_takes_a_softmax_at_the_end_for_no_attention(end: nn.Module) -> None:
+    model = nn.Sequential(cnn(), end).double().eval()
+    plan = relprop.LRP(model, "auto").plan(images(2, 16))
+    assert "convolution" in str(plan)
+    assert "attention" not in str(plan)
+
+
 def test_plan_is_a_table_of_every_step() -> None:
     plan = relprop.LRP(CNN().double().eval(), "epsilon_plus").plan(images(2, 16))
     lines = str(plan).splitlines()

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from torch.fx import Node
+
 from . import select
 from .errors import RuleError, SelectionError
 from .rules import (
@@ -319,7 +321,7 @@ def default(scope: Scope) -> Composite:
     kinds = set(scope.kinds.values())
     if scope.matches(select.state_space()):
         composite, reason = mamba_lrp(), "the graph has a state space with selective parameters"
-    elif kinds & {"attention", "softmax"}:
+    elif "attention" in kinds or any(kind == "softmax" and not _is_last(n, scope) for n, kind in scope.kinds.items()):
         composite, reason = attnlrp(), "the graph has attention"
     elif "recurrent" in kinds:
         composite, reason = signal_takes_all(), "the graph has recurrent layers"
@@ -330,6 +332,12 @@ def default(scope: Scope) -> Composite:
     else:
         composite, reason = epsilon(), "the graph is made of dense layers"
     return Composite(composite.pairs, name=composite.name, strict=False, note=f"auto: {reason}")
+
+
+def _is_last(node: Node, scope: Scope) -> bool:
+    """Whether nothing but views stands between an operation and the output: a classifier's softmax is no attention."""
+    users = [user for user in node.users if user.op != "output"]
+    return all(scope.kinds.get(user) == "structural" and _is_last(user, scope) for user in users)
 
 
 __all__ = ["NAMED", "Composite", "default", "named", "of", *sorted(NAMED)]
