@@ -52,7 +52,7 @@ def _products(step: Any, weights: list[Tensor]) -> tuple[float, float]:
         case rules.ZPlus():
             return 1, 1 if step.nonnegative else 2
         case rules.Gamma():
-            return 1, 1 if step.nonnegative and step.rectified else 2
+            return 1, 1 if step.nonnegative and step.output_is_relu else 2
         case rules.Recurrent(gates="all"):
             rows, width = weights[
                 1

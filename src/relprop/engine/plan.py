@@ -49,8 +49,6 @@ class Plan:
     """Values that an operation needs in memory as the model has them: convolutions here put channels last."""
     diagnosed: bool = False
     """Whether a warning has named the operation at which relevance gets out of hand."""
-    aliases: dict[Node, Node] = field(default_factory=dict)
-    """Linear operation -> the ReLU behind it, whose output serves as its own where relevance is not zero."""
 
     @property
     def input_names(self) -> list[str]:
@@ -69,7 +67,7 @@ class Plan:
         return PrintedPlan, (str(self), self.input_names, self.convolved)
 
     def kept_as(self, step: Step) -> Node:
-        return self.aliases.get(step.node, step.node)
+        return next(iter(step.node.users)) if step.output_is_relu else step.node
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("node", "operation", "module", "rule", "chosen by", "source")]

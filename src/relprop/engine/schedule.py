@@ -7,7 +7,7 @@ from torch.fx import Node
 
 from ..graph.graph import calls, looks_at_memory, was_contiguous
 from ..rules.base import Step
-from ..rules.elementwise import Identity
+from ..rules.elementwise import Identity, Unmasked
 from ..rules.layers import layer_of
 from ..rules.message import COEFFICIENT, NOTHING, Form
 from .activity import picks
@@ -34,7 +34,7 @@ def assign_forms(plan: Plan) -> None:
             if picks(user):
                 step.form = step.form | forms.get(user, NOTHING)
         step.nonnegative = frozenset(n for n in step.active if n in known)
-        step.rectified = _is_rectified(plan, step)
+        step.output_is_relu = step.rule.multiple_of_output and _relu_follows(plan, step)
         form = step.rule.form(step)
         for node in step.active:
             forms[node] = forms.get(node, NOTHING) | form
@@ -43,13 +43,13 @@ def assign_forms(plan: Plan) -> None:
         source.meta["form"] = plan_form
 
 
-def _is_rectified(plan: Plan, step: Step) -> bool:
-    """Whether the message is zero wherever the output is negative: a ReLU in coefficient form is its only user."""
+def _relu_follows(plan: Plan, step: Step) -> bool:
+    """Whether R = c relu(z): a ReLU that hands on a coefficient is the only user of the output z."""
     users = list(step.node.users)
     if len(users) != 1 or step.node in plan.roots or step.form != COEFFICIENT or step.bias == "zero":
         return False
     behind = plan.steps.get(users[0])
-    return behind is not None and behind.node.target is aten.relu.default and isinstance(behind.rule, Identity)
+    return behind is not None and behind.node.target is aten.relu.default and type(behind.rule) is Identity
 
 
 def schedule_values(plan: Plan, keep: set[Node]) -> None:
@@ -59,15 +59,13 @@ def schedule_values(plan: Plan, keep: set[Node]) -> None:
     looking = filter(looks_at_memory, plan.order)
     plan.contiguous = {n for node in looking for n in node.all_input_nodes if was_contiguous(n)}
     for step in plan.steps.values():
-        summing = step.kind in ("dense", "convolution", "affine", "add")
-        if step.rectified and summing and not step.rule.exact_output and step.node not in keep:
-            relu = plan.aliases[step.node] = next(iter(step.node.users))
-            # a rule that multiplies by the ReLU's output does what the ReLU's own mask would do
-            plan.steps[relu].implied = step.node in step.saves and relu not in keep
+        # a rule that multiplies by the ReLU's output does what its mask would do, unless somebody looks in between
+        if step.output_is_relu and step.node in step.saves and step.node not in keep:
+            plan.steps[plan.kept_as(step)].rule = Unmasked()
     first_need: dict[Node, Node] = {}
     for step in plan.steps.values():
         for node in step.saves | _parameters_of(step, plan):
-            node = plan.aliases.get(node, node) if node is step.node else node
+            node = plan.kept_as(step) if node is step.node else node
             plan.saved.add(node)
             first_need.setdefault(node, step.node)
     for node, step_node in first_need.items():

@@ -37,10 +37,8 @@ class Step:
     bias: str = "absorb"
     nonnegative: frozenset[Node] = frozenset()
     """Active inputs that cannot be negative (they come out of a ReLU, say)."""
-    rectified: bool = False
-    """True if the message is zero wherever the output is negative: a ReLU follows and nothing else."""
-    implied: bool = False
-    """True for a ReLU whose mask the rule of the operation before it implies: it multiplies by the ReLU's output."""
+    output_is_relu: bool = False
+    """True if relu(z) stands for the output z: only a ReLU follows, and the rule sends a multiple of R = c relu(z)."""
     accounting: bool = False
     """True if a ledger is kept."""
     reason: str = ""
@@ -56,10 +54,13 @@ class Step:
 class Rule:
     """How one operation hands the relevance of its output back. Subclass it, or register a function."""
 
-    exact_output = False
-    """The rule needs the output also where the relevance is zero."""
-    modifies_weights = True
-    """The rule may keep modified weights from call to call: the parameters are compared with what they were."""
+    # Three optimisations that a rule opts into when it is sure of what it promises. A rule that promises nothing is
+    # slower, never wrong. Parameters may decide, in a property.
+    multiple_of_output = False
+    """What the rule sends is a multiple of R = c z and nothing but R depends on z where z is negative. Behind an
+    operation that only a ReLU follows, relu(z) may then stand for z, and nothing need hold z or apply the ReLU's mask."""
+    modifies_weights = False
+    """The rule takes modified weights from ``n.weight``, which are then kept until the parameters change."""
     sends_new = False
     """The coefficients it sends are new tensors, which nothing else holds: sums may be made in their memory."""
 

@@ -23,6 +23,7 @@ class InputRule(LinearRule):
     """A rule whose relevance does not vanish where the input does: it sends relevance itself."""
 
     stabilizer: float = 1e-6
+    multiple_of_output = True
 
     def __post_init__(self) -> None:
         check_number(self, "stabilizer", self.stabilizer)
@@ -59,6 +60,7 @@ class ZBox(InputRule):
 
     low: Any = -3.0
     high: Any = 3.0
+    modifies_weights = True
 
     def __init__(self, low: Any = -3.0, high: Any = 3.0, stabilizer: float = 1e-6):
         for name, value in (("low", _bound(low)), ("high", _bound(high)), ("stabilizer", stabilizer)):

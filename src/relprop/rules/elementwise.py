@@ -38,7 +38,7 @@ class Identity(Rule):
         return step.form if vanishes_at_zero(step.node) else RELEVANCE
 
     def saves(self, step: Step) -> set[Node]:
-        if not step.form.c or step.implied:
+        if not step.form.c:
             return set()
         if step.node.target in FROM_OUTPUT or not vanishes_at_zero(step.node):
             return {step.node}
@@ -51,7 +51,7 @@ class Identity(Rule):
         return call.run()
 
     def backward(self, call: Call, message: Message) -> Messages:
-        if message.c is None or call.step.implied:
+        if message.c is None:
             return [message]
         if not vanishes_at_zero(call.node):
             return [Message(r=message.relevance(call.output))]
@@ -69,6 +69,20 @@ class Identity(Rule):
             factor = FROM_INPUT[target](x, *call.node.args[1:], **call.node.kwargs)
             return c * factor if factor is x else times(factor, c)
         return c * torch.where(x == 0, limit_at_zero(call.node), call.output / torch.where(x == 0, 1, x))
+
+
+@dataclass(frozen=True)
+class Unmasked(Identity):
+    """A ReLU behind an operation whose rule multiplies by the ReLU's output: that does what its mask would do."""
+
+    def __str__(self) -> str:
+        return str(Identity())
+
+    def saves(self, step: Step) -> set[Node]:
+        return set()
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        return [message]
 
 
 def _relu(c: Tensor, y: Tensor) -> Tensor:

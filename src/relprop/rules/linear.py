@@ -110,14 +110,13 @@ class Epsilon(LinearRule):
     epsilon: float = 1e-6
     relative: bool = False
     sends_new = True
-    modifies_weights = False
 
     def __post_init__(self) -> None:
         check_number(self, "epsilon", self.epsilon)
 
     @property
-    def exact_output(self) -> bool:  # type: ignore[override]
-        return self.relative
+    def multiple_of_output(self) -> bool:  # type: ignore[override]
+        return not self.relative  # the scale of a layer is that of z, of which relu(z) has but a part
 
     def saves(self, step: Step) -> set[Node]:
         exact = self.epsilon == 0 and not step.form.r and (step.bias != "zero" or _has_no_bias(step))
@@ -138,7 +137,7 @@ class Epsilon(LinearRule):
             z = n.z
             epsilon = self._epsilon(z)
             if n.message.r is None and n.message.c is not None and n.call.step.bias != "zero":
-                s = damped(n.message.c, z, epsilon, n.call.step.rectified and not self.exact_output)
+                s = damped(n.message.c, z, epsilon, n.call.step.output_is_relu)
             else:
                 s = quotient(n.relevance, stabilise(z, epsilon))
             n.absorb("stabiliser", lambda: s * sign(z) * epsilon)
@@ -176,7 +175,7 @@ class Gamma(LinearRule):
 
     gamma: float = 0.25
     stabilizer: float = 1e-6
-    sends_new = True
+    multiple_of_output = modifies_weights = sends_new = True
 
     def __post_init__(self) -> None:
         check_number(self, "gamma", self.gamma)
@@ -186,10 +185,10 @@ class Gamma(LinearRule):
         epsilon = self.stabilizer or stabiliser(n.w.dtype)
         favour = Favour(n, 1 + self.gamma / 2, self.gamma / 2)  # w + γ w⁺, and w + γ w⁻ for negative inputs
         z_up = favour.forward(epsilon)
-        if not n.call.step.rectified:  # where z is negative, it is z + γ z⁻ - ε, of this size
+        if not n.call.step.output_is_relu:  # where z is negative, it is z + γ z⁻ - ε, of this size
             z_up = plus(z_up, n.exact_z.clamp(max=0), -2 - self.gamma)
         difference = quotient(n.relevance, at_least(epsilon, z_up))
-        s = difference if n.call.step.rectified else times(sign(n.exact_z), difference)
+        s = difference if n.call.step.output_is_relu else times(sign(n.exact_z), difference)
         return favour.hand_back(s, difference, epsilon)
 
 
@@ -211,7 +210,7 @@ class AlphaBeta(LinearRule):
     alpha: float = 2.0
     beta: float = 1.0
     stabilizer: float = 1e-6
-    sends_new = True
+    multiple_of_output = modifies_weights = sends_new = True
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "stabilizer"):
@@ -229,7 +228,7 @@ class AlphaBeta(LinearRule):
         has_down = _less_rounding(down_size, z, -1)
         down = where_above(epsilon, has_down, relevance, used_up=has_down)
         up = plus(relevance, down, self.beta)  # α - β = 1
-        if n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
+        if n.call.step.output_is_relu:  # in front of a ReLU there is no relevance without z⁺
             down = times(down, self.beta)
         else:
             has_up = _less_rounding(up_size, z, 1)
@@ -254,7 +253,7 @@ class ZPlus(LinearRule):
     """
 
     stabilizer: float = 1e-6
-    sends_new = True
+    multiple_of_output = modifies_weights = sends_new = True
 
     def __post_init__(self) -> None:
         check_number(self, "stabilizer", self.stabilizer)
@@ -263,7 +262,7 @@ class ZPlus(LinearRule):
         epsilon = self.stabilizer or stabiliser(n.w.dtype)
         favour = Favour(n, 1 / 2, 1 / 2)  # w⁺, and w⁻ for negative inputs
         z, relevance = favour.forward(epsilon), n.relevance
-        if n.signed and not n.call.step.rectified:  # in front of a ReLU there is no relevance without z⁺
+        if n.signed and not n.call.step.output_is_relu:  # in front of a ReLU there is no relevance without z⁺
             has_up = _less_rounding(z, n.exact_z, 1)
             relevance = where_above(epsilon, has_up, relevance, used_up=has_up)
             n.absorb("stabiliser", lambda: n.relevance - relevance)

@@ -93,12 +93,13 @@ class Proportional(Rule):
 
 
 @dataclass(frozen=True)
-class Shares(Rule):
+class Stabilised(Rule):
     """Sums and averages in proportion to their terms, with a stabiliser: R_j = a_j / (Σ a + ε sign) R."""
 
     stabilizer: float
     plain: Rule
     """The rule of the operation without the stabiliser."""
+    multiple_of_output = True
 
     def form(self, step: Step) -> Form:
         return self.plain.form(replace(step, form=COEFFICIENT))
@@ -113,7 +114,7 @@ class Shares(Rule):
         z = call.context.accumulate(call.output)
         epsilon = self.stabilizer or stabiliser(z.dtype)
         if message.r is None and message.c is not None:
-            c = damped(message.c, z, epsilon, call.step.rectified)
+            c = damped(message.c, z, epsilon, call.step.output_is_relu)
         else:
             c = quotient(message.relevance(z), stabilise(z, epsilon))
         call.book("stabiliser", lambda: c * sign(z) * epsilon)
@@ -130,6 +131,7 @@ class Norm(Rule):
     """
 
     stabilizer: float = 1e-6
+    multiple_of_output = True
 
     def __post_init__(self) -> None:
         check_number(self, "stabilizer", self.stabilizer)
@@ -139,7 +141,7 @@ class Norm(Rule):
             return Epsilon(self.stabilizer)
         if step.node.target in AVERAGE_OF:
             return Proportional(self.stabilizer)
-        return Shares(self.stabilizer, TABLE[step.node.target].rule)
+        return Stabilised(self.stabilizer, TABLE[step.node.target].rule)
 
     def supports(self, step: Step) -> str | None:
         if step.kind not in ("dense", "convolution", "affine", "add", "pool", "structural", "upsample"):
