@@ -121,4 +121,5 @@ def test_a_rule_that_promises_nothing_is_right_with_weights_that_change() -> Non
     for weight, shares in (([1.0, 1.0], [1 / 3, 2 / 3]), ([2.0, -1.0], [1.0, 0.0])):
         layer.weight.data.copy_(torch.tensor([weight]))
         z = layer(x).detach()
-        torch.testing.assert_close(lrp.attribute(x, target=0), z * torch.tensor([shares], dtype=torch.float64), rtol=0, atol=1e-15)
+        expected = z * torch.tensor([shares], dtype=torch.float64)
+        torch.testing.assert_close(lrp.attribute(x, target=0), expected, rtol=0, atol=1e-15)

@@ -57,8 +57,8 @@ class Rule:
     # Three optimisations that a rule opts into when it is sure of what it promises. A rule that promises nothing is
     # slower, never wrong. Parameters may decide, in a property.
     multiple_of_output = False
-    """What the rule sends is a multiple of R = c z and nothing but R depends on z where z is negative. Behind an
-    operation that only a ReLU follows, relu(z) may then stand for z, and nothing need hold z or apply the ReLU's mask."""
+    """What the rule sends is a multiple of R = c z, and what z is where R is zero does not matter to it. If only a ReLU
+    follows, relu(z) may then stand for z, so that nothing holds z, and nothing applies the ReLU's mask."""
     modifies_weights = False
     """The rule takes modified weights from ``n.weight``, which are then kept until the parameters change."""
     sends_new = False
