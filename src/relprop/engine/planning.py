@@ -96,7 +96,16 @@ def make_plan(
         rule, reason = chosen[node]
         if scope.kinds[node] == "product" and len(free := tuple(n for n in candidates if n not in stopped)) > 0:
             candidates = free  # a stopped factor is a constant
-        step = Step(node, rule, scope.kinds[node], candidates, bias=bias, accounting=accounting, reason=reason)
+        step = Step(
+            node,
+            rule,
+            scope.kinds[node],
+            candidates,
+            bias=bias,
+            constants=graph.constants,
+            accounting=accounting,
+            reason=reason,
+        )
         if (complaint := rule.supports(step)) is not None:
             raise RuleError(f"rule {rule} does not suit {place(node)}: {complaint}.")
         step.active = tuple(n for n in candidates if rule.carries(step, n))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from ..graph.facts import facts
 from ..graph.graph import Graph, calls
 
@@ -18,6 +16,5 @@ def find_constants(graph: Graph) -> None:
         used = node.all_input_nodes
         if facts(node).shape_only:
             used = [n for n in used if n is not node.args[0]]
-        is_size = not isinstance(node.meta.get("val"), torch.Tensor | tuple | list)
-        if is_size or all(n in graph.constants for n in used):
+        if all(n in graph.constants for n in used):
             graph.constants.add(node)

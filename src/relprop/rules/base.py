@@ -10,7 +10,7 @@ and :func:`rule_for` does the same for an operation of your own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,6 +35,8 @@ class Step:
     form: Form = NOTHING
     """The form of the message that arrives."""
     bias: str = "absorb"
+    constants: Set[Node] = frozenset()
+    """All nodes of the graph that depend on parameters alone."""
     nonnegative: frozenset[Node] = frozenset()
     """Active inputs that cannot be negative (they come out of a ReLU, say)."""
     output_is_relu: bool = False

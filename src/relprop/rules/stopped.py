@@ -38,6 +38,15 @@ register(
     fresh=True,
 )
 register("stopped", Stop(), shift_map, shape_only=True)  # a bias, whatever the image
+register(
+    "stopped",
+    Stop(),
+    aten.sym_size.int,
+    aten.sym_stride.int,
+    aten.sym_numel.default,
+    aten.sym_storage_offset.default,
+    shape_only=True,
+)
 register("stopped", Stop(), aten.rand_like.default, sign=NONNEGATIVE, fresh=True)
 register("stopped", Stop(), aten.randn_like.default, fresh=True)
 

@@ -1,7 +1,7 @@
 """Sums: both summands get the same coefficient; a constant summand keeps its share.
 
-A constant that is a single number or a vector is a bias and follows the bias policy; any other is a parameter that
-acts as an input (a position embedding), whose share is booked under its name.
+A number, or a vector of parameters, is a bias and follows the bias policy. A larger parameter acts as an input (a
+position embedding), and what depends on the sample is never a bias, whatever its shape: their shares are booked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from .base import Call, Messages, Rule, Step, argument_of
-from .gradient import coefficient, constant_inputs, finite_product
+from .gradient import coefficient, finite_product
 from .message import COEFFICIENT, RELEVANCE, Form, Message
 from .table import register
 
@@ -30,7 +30,11 @@ class Sum(Rule):
 
     def saves(self, step: Step) -> set[Node]:
         saved = {step.node} if step.form.r or _keeps_all(step) else set()
-        return saved | (set(constant_inputs(step)) if step.accounting else set())
+        summands = terms(step.node)
+        saved |= {k for _, _, k in summands if isinstance(k, Node)}
+        if step.accounting:
+            saved |= {t for t, _, _ in summands if isinstance(t, Node) and t not in step.active}
+        return saved
 
     def backward(self, call: Call, message: Message) -> Messages:
         step = call.step
@@ -40,27 +44,28 @@ class Sum(Rule):
             return [Message(r=_sum_to(relevance, call.shape(step.active[0])))]
         c = coefficient(call, message)
         sent: dict[Node, Tensor] = {}
-        for term, k in terms(step.node):
+        for term, sign, factor in terms(step.node):
+            k = sign * call.value(factor)
             share = c if k == 1 else c * k
             if term in step.active:
                 part = _sum_to(share, call.shape(term))
                 sent[term] = sent[term] + part if term in sent else part
             elif step.accounting:
-                kind = "bias" if _is_bias(term) else call.context.reason_for(term)
+                kind = "bias" if _is_bias(step, term) else call.context.reason_for(term)
                 call.book(kind, lambda t=term, s=share: finite_product(call.value(t), s))  # type: ignore[misc]
         return [Message(sent[n]) for n in step.active]
 
 
-def _biases(step: Step) -> list[tuple[Any, float]]:
-    """The constant summands that are numbers or vectors, with their coefficients."""
-    return [(t, k) for t, k in terms(step.node) if t not in step.active and _is_bias(t)]
+def _biases(step: Step) -> list[Any]:
+    """The summands that are numbers, or vectors of parameters."""
+    return [t for t, _, _ in terms(step.node) if t not in step.active and _is_bias(step, t)]
 
 
-def _is_bias(term: Any) -> bool:
+def _is_bias(step: Step, term: Any) -> bool:
     if not isinstance(term, Node):
         return True
-    value = term.meta.get("val")
-    return isinstance(value, Tensor) and sum(n != 1 for n in value.shape) <= 1
+    shape = getattr(term.meta.get("val"), "shape", ())
+    return term in step.constants and sum(n != 1 for n in shape) <= 1
 
 
 def _keeps_all(step: Step) -> bool:
@@ -68,15 +73,12 @@ def _keeps_all(step: Step) -> bool:
     return step.bias != "absorb" and len(step.active) == 1 and len(_biases(step)) == 1 and len(terms(step.node)) == 2
 
 
-def terms(node: Node) -> list[tuple[Any, float]]:
-    """The summands of a node and their coefficients."""
-    alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
-    x, y = argument_of(node, 0, "self"), argument_of(node, 1, "other")
-    if not isinstance(alpha, (int, float)):
-        alpha = 1.0
+def terms(node: Node) -> list[tuple[Any, int, Any]]:
+    """The summands of a node, each with a sign and a factor."""
+    x, y, alpha = argument_of(node, 0, "self"), argument_of(node, 1, "other"), argument_of(node, 2, "alpha", 1)
     if node.target in (aten.rsub.Scalar, aten.rsub.Tensor):
-        return [(x, -alpha), (y, 1.0)]
-    return [(x, 1.0), (y, -alpha if node.target in (aten.sub.Tensor, aten.sub.Scalar) else alpha)]
+        return [(x, -1, alpha), (y, 1, 1)]
+    return [(x, 1, 1), (y, -1 if node.target in (aten.sub.Tensor, aten.sub.Scalar) else 1, alpha)]
 
 
 def _sum_to(r: Tensor, shape: torch.Size) -> Tensor:
