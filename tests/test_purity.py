@@ -219,7 +219,7 @@ def test_a_new_function_as_target_at_every_call_adds_no_plan() -> None:
     lrp, x = relprop.LRP(cnn()), images()
     for i in range(5):
         lrp.attribute(x, lambda y, i=i: y[:, 0] * i + 1)
-    assert len(lrp._plans) == 1
+    assert len(lrp.session._plans) == 1
 
 
 def test_two_threads_at_once() -> None:

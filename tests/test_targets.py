@@ -229,7 +229,7 @@ def test_several_targets(lrp: relprop.LRP, x: Tensor, given) -> None:
 
 
 def test_several_targets_run_the_model_once(monkeypatch: pytest.MonkeyPatch, lrp: relprop.LRP, x: Tensor) -> None:
-    from relprop import lrp as module
+    from relprop.engine import run as module
 
     runs = []
     original = module.Run.__init__

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import warnings
+
+OURS = (os.path.dirname(__file__) + os.sep, contextlib.__file__)
+"""Files that a warning is not about."""
+
 
 class RelpropError(Exception):
     """Base class of all errors raised by relprop."""
@@ -39,3 +47,11 @@ def reason_of(error: BaseException) -> str:
     """The kind of an error and the first line of it that says something."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def warn(message: str) -> None:
+    """A warning about relevance, at the line of the user's own code that called relprop."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(OURS):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RelevanceWarning, stacklevel=level)

@@ -14,12 +14,13 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from . import view
+from .engine.given import Given
 from .engine.ledger import Ledger
+from .engine.plan import Plan
+from .engine.question import Answer, Question, stacked, together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from .engine.plan import Plan
 
 
 @dataclass
@@ -48,6 +49,22 @@ class Explanation:
     plan: Plan
     inputs: Any
     relevances: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Given, question: Question, answers: Sequence[Answer]) -> Explanation:
+        """The answers to a question, one for each target."""
+        first, several = answers[0], question.several
+        ledgers: Any = [answer.ledger for answer in answers]
+        return cls(
+            relevance=given.like(together(answers, several)),
+            output=first.plan.graph.unflatten_output(list(first.outputs)),
+            target=[answer.target for answer in answers] if several else first.target,
+            value=stacked([answer.value for answer in answers], several),
+            ledger=ledgers if several else ledgers[0],
+            plan=first.plan,
+            inputs=given.inputs,
+            relevances={name: stacked([a.hidden[name] for a in answers], several) for name in first.hidden},
+        )
 
     def figure(
         self,

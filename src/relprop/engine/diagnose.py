@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 from torch import Tensor
 from torch.fx import Node
 
-from ..errors import RelevanceWarning
+from ..errors import warn
 from ..graph.graph import is_float, place
 from ..rules.message import Message
 from .run import Run
@@ -29,7 +28,7 @@ def warn_of_growth(run: Run, seeds: dict[Node, Message], sent: list[Tensor | Non
         run.plan.diagnosed = True
         reason = diagnose(Run(run.plan, run.leaves, retain=True, hold=True, batch=run.batch), seeds, max(start, 1e-30))
     if reason:
-        warnings.warn(reason, RelevanceWarning, stacklevel=4)
+        warn(reason)
 
 
 GROWTH = 1e4

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import update_wrapper
 from typing import Any
 
@@ -13,57 +14,66 @@ from torch.fx import Node
 
 from ..errors import InputError, RelpropError, TargetError
 from ..graph.graph import Graph, is_float, shape_of
-from ..targets import Several, main_output
+from ..progress import Progress
+from ..targets import main_output
+from .given import Given
+from .question import Answer, How, Question
+from .session import Session
 
 
-def in_parts(
-    graph_for: Callable[[list[Any]], Graph],
-    leaves: list[Any],
-    target: Any,
-    size: int,
-    explain: Callable[[list[Any], Any], list[Any]],
-    progress: Callable[[list[Any]], Any],
-) -> list[Any]:
-    """Relevance of every leaf, from some samples at a time.
+def answers_in_parts(
+    session: Session, given: Given, question: Question, how: How, size: int | None, progress: Progress = iter
+) -> list[Answer]:
+    """Answers from some samples at a time.
 
     Args:
-        graph_for: the graph that was captured for inputs.
-        leaves: leaves of the inputs, all samples.
-        target: for all samples.
-        size: how many samples a part has at most.
-        explain: leaves and target of a part to the relevance of each leaf.
+        session: the model.
+        given: the inputs, all samples.
+        question: for all samples.
+        how: to work out each part.
+        size: how many samples a part has at most; None for all at once.
         progress: goes over the parts.
 
     Raises:
         ValueError: if ``size`` is no positive whole number.
         InputError, TargetError: if inputs or target cannot be split.
     """
+    if size is None:
+        return list(session.answers(given, question, how))
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"micro_batch must be a whole number of samples, at least 1, got {size!r}")
-    samples, split = _split(graph_for(leaves), leaves)
+    leaves = list(given.leaves)
+    samples, split = _split(session.graph(given), leaves)
     rows = [slice(first, min(first + size, samples)) for first in range(0, samples, size)]
     if len(rows) == 1:
-        return explain(leaves, target)
+        return list(session.answers(given, question, how))
 
     found = []
     for part in progress(rows):
         try:
-            inputs = [x[part] if own else x for x, own in zip(leaves, split, strict=True)]
+            inputs = given.holding([x[part] if own else x for x, own in zip(leaves, split, strict=True)])
             if part in (rows[0], rows[-1]):  # all others are as long as the first
-                _check(graph_for(inputs), inputs, part)
-            found.append(explain(inputs, part_of_target(target, part, samples)))
+                _check(session.graph(inputs), list(inputs.leaves), part)
+            targets = tuple(part_of_target(t, part, samples) for t in question.targets)
+            found.append(list(session.answers(inputs, replace(question, targets=targets), how)))
         except RelpropError as error:
             error.add_note(f"This is about samples {part.start} to {part.stop - 1} of {samples}: micro_batch={size}.")
             raise
-    stacked = isinstance(target, (list, Several))
-    return [_joined(parts, own, int(stacked)) for parts, own in zip(zip(*found, strict=True), split, strict=True)]
+    return [_joined(parts, split) for parts in zip(*found, strict=True)]
 
 
-def _joined(parts: tuple[Any, ...], own: bool, dim: int) -> Any:
+def _joined(parts: Sequence[Answer], split: list[bool]) -> Answer:
+    """One answer for all samples."""
+    relevances = [_joined_relevance([part.relevances[i] for part in parts], own) for i, own in enumerate(split)]
+    return replace(parts[0], relevances=relevances, value=torch.cat([part.value for part in parts]))
+
+
+def _joined_relevance(parts: list[Tensor | None], own: bool) -> Tensor | None:
     """Relevance of an input: of all its samples, or what it has in all parts if they share it."""
-    if parts[0] is None:
+    tensors = [x for x in parts if x is not None]
+    if not tensors:
         return None
-    return torch.cat(parts, dim) if own else sum(parts[1:], parts[0])
+    return torch.cat(tensors) if own else sum(tensors[1:], tensors[0])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -172,10 +182,6 @@ def part_of_target(target: Any, part: slice, samples: int) -> Any:
     Raises:
         TargetError: if it cannot be split.
     """
-    if isinstance(target, list):
-        return [part_of_target(t, part, samples) for t in target]
-    if isinstance(target, Several):
-        return Several(tuple(part_of_target(t, part, samples) for t in target.targets))
     if isinstance(target, tuple):
         return tuple(part_of_target(t, part, samples) for t in target)
     if isinstance(target, (Tensor, np.ndarray)) and target.ndim:

@@ -17,7 +17,7 @@ from ..graph.facts import facts
 from ..graph.graph import Graph, is_float, place
 from ..rules.message import Message, divide
 from ..targets import Several, Target, is_float_tensor, main_output, shown
-from .hidden import module_outputs
+from .hidden import channel_mask, module_outputs
 from .plan import Plan
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -25,20 +25,25 @@ from .plan import Plan
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def targets_in(target: Any) -> list[Any]:
+def targets_in(target: Any) -> tuple[tuple[Target, ...], bool]:
+    """The targets that a user gave, and whether they are several.
+
+    Raises:
+        TargetError: if they are an empty list.
+    """
     if isinstance(target, list):
         target = Several(tuple(target))
-    if isinstance(target, Several):
-        if not target.targets:
-            raise TargetError("an empty list of targets")
-        return list(target.targets)
-    return [target]
+    if not isinstance(target, Several):
+        return (target,), False
+    if not target.targets:
+        raise TargetError("an empty list of targets")
+    return tuple(target.targets), True
 
 
-def roots_for(graph: Graph, target: Any) -> tuple[Node, ...]:
+def roots_for(graph: Graph, targets: Sequence[Target]) -> tuple[Node, ...]:
     """The outputs where relevance may start: all for a function, the one with the scores for an index."""
     floats = [o for o in graph.outputs if isinstance(o, Node) and is_float(o)]
-    if any(callable(t) for t in targets_in(target)) or len(floats) <= 1:
+    if any(callable(t) for t in targets) or len(floats) <= 1:
         return tuple(dict.fromkeys(floats))
     values = [o.meta["val"] if isinstance(o, Node) else o for o in graph.outputs]
     return (graph.outputs[main_output(values, graph.unflatten_output)],)
@@ -72,16 +77,22 @@ def _is_pick(node: Node, plan: Plan) -> bool:
     )
 
 
-def start_of(graph: Graph, at: Any) -> tuple[Node | None, Any]:
+def start_of(
+    graph: Graph, at: str | tuple[str, Any] | None
+) -> tuple[Node, Callable[[Tensor], Tensor]] | tuple[None, None]:
+    """The hidden tensor where relevance starts, and what of it.
+
+    Raises:
+        SelectionError: if the path matches no module, or several.
+    """
     if at is None:
         return None, None
-    if not isinstance(at, str) and not (isinstance(at, tuple) and len(at) == 2 and isinstance(at[0], str)):
-        raise SelectionError(f"at must be a module path or (path, channels), got {at!r}.")
     path, channels = (at, None) if isinstance(at, str) else at
     found = module_outputs(graph, [path])
     if len(found) > 1:
         raise SelectionError(f"at={path!r} matches several modules: {', '.join(found)}; name one.")
-    return next(iter(found.values())), channels
+    node = next(iter(found.values()))
+    return node, channel_mask(node, channels)
 
 
 def seed_inside(activation: Tensor, mask: Callable[[Tensor], Tensor], kind: str) -> Seed:

@@ -2,25 +2,203 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..graph.graph import Graph
+from ..capture.capturer import Capturer
+from ..composites import Composite, of
+from ..graph.graph import Graph, is_float
+from ..graph.modes import own_modes
 from ..rules.message import Message
-from .hidden import module_outputs
+from ..rules.table import table_version
+from .checkpoint import Checkpointed
+from .diagnose import warn_of_growth
+from .given import Given
+from .hidden import channel_mask, module_outputs
+from .inputs import check_inputs, chosen_inputs
 from .ledger import Ledger
+from .plan import Plan
+from .planning import make_plan, refuse_gaps
+from .question import PLAIN, Answer, How, Question, Wrt
 from .run import Run
-from .seeds import Seed
+from .seeds import Seed, roots_for, seed_inside, seed_messages, seed_of, start_of
+from .sources import relevances_of, sources_of
 
-SEEDS = ("output", "unit")
+BIAS_POLICIES = ("absorb", "redistribute", "zero")
 
 
-def nodes_of_mask(graph: Graph, mask: Mapping[str, Any]) -> list[tuple[Node, Any]]:
-    return [(node, m) for path, m in mask.items() for node in module_outputs(graph, [path]).values()]
+class Session:
+    """A captured model under one composite and bias policy.
+
+    Args:
+        capturer: makes graphs of the model, and may be shared with other sessions.
+        composite: anything that :func:`relprop.composites.of` takes.
+        bias: the bias policy.
+
+    Raises:
+        SelectionError: if there is no composite of that name.
+        ValueError: if ``bias`` is no policy.
+    """
+
+    limit = 64
+    """So many plans are kept."""
+
+    def __init__(self, capturer: Capturer, composite: Any = "auto", bias: str = "absorb"):
+        if bias not in BIAS_POLICIES:
+            raise ValueError(f"bias must be one of {', '.join(map(repr, BIAS_POLICIES))}, got {bias!r}")
+        self.capturer, self.bias = capturer, bias
+        self.composite: Composite | None = of(composite)
+        self._plans: dict[Any, tuple[Graph, Plan]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: the model, composite and policy. It is captured anew when it is used."""
+        return {**self.__dict__, "_plans": {}}
+
+    def answers(self, given: Given, question: Question, how: How = PLAIN) -> Iterator[Answer]:
+        """An answer to every target of a question, from one forward run.
+
+        Raises:
+            InputError, TargetError, SelectionError, CaptureError, UnsupportedOperation: with what came, and what was
+                expected.
+        """
+        with own_modes():  # never while somebody else goes on with what was answered
+            graph = self.graph(given)
+            places = Places.of(graph, question)
+            plan = self.plan(graph, given, question.wrt, places, accounting=how.accounting)
+            run = _forward(plan, given, how, retain=len(question.targets) > 1)
+        for target in question.targets:
+            with own_modes():
+                answer = _answer(run, target, question, places, how.accounting)
+            yield answer
+
+    def graph(self, given: Given) -> Graph:
+        """The model as it was captured for such inputs.
+
+        Raises:
+            InputError, CaptureError: if they do not fit, or the model cannot be captured.
+        """
+        check_inputs(list(given.leaves), self.capturer)
+        with own_modes():
+            return self.capturer(*given.call())
+
+    def plan(
+        self,
+        graph: Graph,
+        given: Given,
+        wrt: Wrt,
+        places: Places | None = None,
+        *,
+        accounting: bool = False,
+        strict: bool | None = None,
+    ) -> Plan:
+        """The rule of every operation, made once for each kind of question.
+
+        Args:
+            graph: of the model, for these inputs.
+            given: the inputs.
+            wrt: names or positions of those that are explained.
+            places: what the question names in the graph; by default relevance starts at every output.
+            accounting: whether a ledger will be kept.
+            strict: raise if an operation has no rule. By default only where relevance starts at one place: which of
+                several outputs a function uses is known when it has been called.
+
+        Raises:
+            InputError, UnsupportedOperation: if there is nothing to explain, or no rule for it.
+        """
+        roots, keep = (None, ()) if places is None else (places.roots, places.keep)
+        strict = strict if strict is not None else roots is None or len(roots) < 2
+        chosen = chosen_inputs(graph, list(given.leaves), wrt)
+        key = (id(graph), chosen, roots, accounting, strict, keep, table_version())
+        if key not in self._plans:
+            if len(self._plans) > self.limit:
+                self._plans.clear()
+            sources = sources_of(graph, chosen, wrt)
+            starts = [o for o in graph.outputs if isinstance(o, Node) and is_float(o)] if roots is None else list(roots)
+            made = make_plan(
+                graph,
+                self.composite,
+                self.bias,
+                sources,
+                starts,
+                accounting=accounting,
+                strict=strict,
+                keep=[*sources, *keep],
+            )
+            self._plans[key] = (graph, made)  # the graph is kept alive, so that its id stays its own
+        return self._plans[key][1]
+
+
+@dataclass(frozen=True)
+class Places:
+    """What a question names, as nodes of the graph."""
+
+    recorded: dict[str, Node]
+    """Module path -> the output whose relevance is kept."""
+    masks: dict[Node, Callable[[Tensor], Tensor]]
+    start: Node | None
+    """The hidden tensor where relevance starts, if it does not at the output."""
+    chosen: Callable[[Tensor], Tensor] | None
+    """What of that tensor."""
+    roots: tuple[Node, ...]
+    """Where relevance may start."""
+
+    @classmethod
+    def of(cls, graph: Graph, question: Question) -> Places:
+        """
+        Raises:
+            SelectionError: if a path or pattern matches no module.
+        """
+        start, chosen = start_of(graph, question.at)
+        masks = {
+            node: channel_mask(node, channels)
+            for path, channels in question.mask.items()
+            for node in module_outputs(graph, [path]).values()
+        }
+        roots = roots_for(graph, question.targets) if start is None else (start,)
+        return cls(module_outputs(graph, question.record), masks, start, chosen, roots)
+
+    @property
+    def keep(self) -> tuple[Node, ...]:
+        """Nodes whose values outlive the forward run."""
+        return (*self.recorded.values(), *self.masks, *self.roots)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From a question to an answer
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _forward(plan: Plan, given: Given, how: How, retain: bool) -> Run:
+    kind = Checkpointed if how.checkpoint and not how.differentiable else Run
+    leaves = list(given.leaves)
+    return kind(plan, leaves, retain=retain, differentiable=how.differentiable, batch=given.samples)
+
+
+def _answer(run: Run, target: Any, question: Question, places: Places, accounting: bool) -> Answer:
+    plan, graph, outputs = run.plan, run.plan.graph, run.outputs
+    if places.start is not None and places.chosen is not None:
+        found = seed_inside(run.values[places.start], places.chosen, question.seed)
+        seeds = {places.start: Message(found.coefficients[0])}
+    else:
+        found = seed_of(target, outputs, graph.unflatten_output, question.seed)
+        seeds = seed_messages(graph, plan, found)
+    refuse_gaps(plan, seeds)
+    ledger = open_ledger(run, found, seeds) if accounting else None
+    hidden: dict[Node, Tensor | None] = dict.fromkeys(places.recorded.values())
+    messages = run.sweep(seeds, places.masks, hidden)
+    relevances = relevances_of(plan, run, messages, ledger)
+    warn_of_growth(run, seeds, relevances)
+    kept = {}
+    for name, node in places.recorded.items():
+        if node in plan.sources and node in messages:
+            hidden[node] = messages[node].relevance(run.values[node])
+        kept[name] = or_zeros(hidden[node], run.values[node]).contiguous()
+    return Answer(relevances, found.target, found.value, ledger, kept, outputs, plan)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -28,7 +206,7 @@ def nodes_of_mask(graph: Graph, mask: Mapping[str, Any]) -> list[tuple[Node, Any
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def open_ledger(run: Run, found: Seed, seeds: dict[Node, Message], graph: Graph, leaves: list[Any]) -> Ledger:
+def open_ledger(run: Run, found: Seed, seeds: Mapping[Node, Message]) -> Ledger:
     run.batch = len(found.value)
     run.ledger = Ledger(found.value.detach().double() if found.value.device.type != "mps" else found.value.detach())
     started = torch.zeros_like(run.ledger.seed)

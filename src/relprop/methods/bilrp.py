@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor
 
+from ..engine.given import Given
+from ..engine.question import Question, Wrt
+from ..engine.session import Session
 from ..errors import TargetError
+from ..graph.graph import Graph
 from ..graph.modes import own_modes
 from ..lrp import LRP
 from ..progress import Progress, bar
@@ -22,7 +25,7 @@ def bilrp(
     a: Any,
     b: Any,
     *,
-    wrt: Any = None,
+    wrt: Wrt = None,
     reduce: Callable[[Tensor], Tensor] | None = None,
     progress: bool = True,
 ) -> Tensor:
@@ -53,7 +56,8 @@ def bilrp(
         InputError, CaptureError, UnsupportedOperation: as :meth:`LRP.attribute`.
     """
     one, two = (
-        _factor(lrp, x, wrt, reduce, bar(f"bilrp: {name}") if progress else iter) for x, name in ((a, "a"), (b, "b"))
+        _factor(lrp.session, x, wrt, reduce, bar(f"bilrp: {name}") if progress else iter)
+        for x, name in ((a, "a"), (b, "b"))
     )
     if one.shape[:2] != two.shape[:2]:
         raise ValueError(f"a has {one.shape[1]} samples and b {two.shape[1]}: BiLRP explains pairs")
@@ -61,18 +65,25 @@ def bilrp(
     return pairs.reshape(one.shape[1], *one.shape[2:], *two.shape[2:])
 
 
-def _factor(lrp: LRP, x: Any, wrt: Any, reduce: Callable[[Tensor], Tensor] | None, progress: Progress) -> Tensor:
+def _factor(
+    session: Session, x: Any, wrt: Wrt, reduce: Callable[[Tensor], Tensor] | None, progress: Progress
+) -> Tensor:
     """Relevance for every dimension of the embedding, [M, B, ...]."""
-    graph = lrp.plan(x, wrt=wrt).graph
+    given = Given.of(x)
+    question = Question(tuple(range(_dimensions(session.graph(given)))), wrt=wrt)
+    found = []
+    for _, answer in zip(progress(list(question.targets)), session.answers(given, question), strict=True):
+        relevances = [r for r in answer.relevances if r is not None]
+        if len(relevances) != 1:
+            raise ValueError(f"{len(relevances)} inputs have relevance: choose one with wrt=")
+        found.append(relevances[0] if reduce is None else reduce(relevances[0]))
+    return torch.stack(found)
+
+
+def _dimensions(graph: Graph) -> int:
+    """Length of the embedding."""
     values = [getattr(output, "meta", {}).get("val", output) for output in graph.outputs]
     shape = values[main_output(values, graph.unflatten_output)].shape
     if len(shape) != 2:
         raise TargetError(f"BiLRP needs a model with one embedding per sample, [B, M], not {len(shape)} dimensions.")
-    found, _ = lrp._explain(x, list(range(shape[1])), wrt=wrt, seed="output", accounting=False, progress=progress)
-    relevances = [r for r in pytree.tree_leaves(found) if r is not None]
-    if len(relevances) != 1:
-        raise ValueError(f"{len(relevances)} inputs have relevance: choose one with wrt=")
-    relevance: Tensor = relevances[0]
-    if reduce is None:
-        return relevance
-    return torch.stack([reduce(r) for r in relevance])
+    return int(shape[1])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,10 +11,13 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from ..capture.export import batch_size
+from ..engine.given import Given
+from ..engine.question import Question, together
 from ..engine.seeds import index_for
+from ..engine.session import Session
 from ..errors import InputError, TargetError
-from ..graph.graph import Graph
 from ..graph.modes import own_modes
+from ..targets import Target
 from .program import Program
 
 LONG = 4_000
@@ -27,15 +31,8 @@ class Compiled:
     Parameters are live. When some have changed, the first call is an eager one.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        eager: Callable[[Any, Any], Any],
-        graph_of: Callable[[Any], tuple[Graph, list[Any], Any]],
-        like_inputs: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any],
-        names: list[str],
-    ):
-        self._program, self._eager, self._graph_of, self._like_inputs = program, eager, graph_of, like_inputs
+    def __init__(self, program: Program, session: Session, question: Question, names: list[str]):
+        self._program, self._session, self._question = program, session, question
         self._names = names  # of the examples, if they were named
         self._run: Callable[..., Any] = program.graph
         self._captures = False
@@ -56,27 +53,27 @@ class Compiled:
             InputError: if the inputs differ in shape or type from the examples.
             TargetError: if the target does not fit the output.
         """
-        given = inputs
         if isinstance(inputs, Mapping) and set(inputs) == set(self._names):
             inputs = {name: inputs[name] for name in self._names}
-        graph, leaves, spec = self._graph_of(inputs)
-        self._check(leaves)
+        given = Given.of(inputs)
+        graph = self._session.graph(given)
+        self._check(given.leaves)
         if graph is not self._program.plan.graph:
             raise InputError(
                 "the model has changed since it was compiled, or does something else for inputs of these sizes: "
                 "compile it again, for them."
             )
-        index = self._index(target, leaves)
+        index = self._index(target, given.leaves)
         weights = self._program.weights()
         if weights is None:
-            return self._eager(inputs, target)
+            question = replace(self._question, targets=(target,))
+            return given.like(together(list(self._session.answers(given, question)), several=False))
         with torch.no_grad():
-            results = self._run(*weights, *(x.contiguous() for x in leaves if isinstance(x, Tensor)), index)
-        results = results[-len(leaves) :]
+            results = self._run(*weights, *(x.contiguous() for x in given.leaves if isinstance(x, Tensor)), index)
+        results = results[-len(given.leaves) :]
         if self._captures:  # the next call writes to the same memory
             results = pytree.tree_map_only(Tensor, torch.clone, results)
-        result_args, result_kwargs = pytree.tree_unflatten(results, spec)
-        return self._like_inputs(given, result_args, result_kwargs)
+        return given.like(results)
 
     __call__ = attribute
 
@@ -86,7 +83,7 @@ class Compiled:
             "with lrp.export."
         )
 
-    def _check(self, leaves: list[Any]) -> None:
+    def _check(self, leaves: Sequence[Any]) -> None:
         examples = self._program.inputs
         wanted, given = (
             [_kind(x, self._program.dynamic) for x in examples],
@@ -95,7 +92,7 @@ class Compiled:
         if wanted != given:
             raise InputError(f"the program was compiled for inputs {wanted}, got {given}: compile another one.")
 
-    def _index(self, target: Any, leaves: list[Any]) -> Tensor | None:
+    def _index(self, target: Target, leaves: Sequence[Any]) -> Tensor | None:
         example, graph = self._program.target, self._program.plan.graph
         if callable(target):
             raise TargetError(

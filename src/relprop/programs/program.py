@@ -9,20 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
 from torch._decomp import core_aten_decompositions
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
 
+from ..engine.given import Given
+from ..engine.inputs import twice
 from ..engine.plan import Plan
+from ..engine.question import Question
 from ..engine.run import Run, StandIns, parameters_of
-from ..errors import CaptureError, reason_of
+from ..engine.seeds import index_for, seed_at, seed_messages, seed_of
+from ..engine.session import Places, Session
+from ..engine.sources import relevances_of
+from ..errors import CaptureError, TargetError, reason_of
 from ..graph.kernels import LINEAR
+from ..graph.modes import own_modes
 from ..graph.ops import PACK
 from .portable import PORTABLE, plain_kernels
 
@@ -30,6 +38,59 @@ aten = torch.ops.aten
 
 Propagation = Callable[[Run, Tensor | None], tuple[list[Any], list[Tensor | None]]]
 """From a forward run and the target to the leaves of the output, and relevance for every leaf of the inputs."""
+
+
+@own_modes()
+def program_of(
+    session: Session,
+    given: Given,
+    question: Question,
+    *,
+    dynamic: bool = False,
+    portable: bool = False,
+    compiled: bool = False,
+) -> Program:
+    """The answer to a question as a program.
+
+    Args:
+        session: the model.
+        given: example inputs.
+        question: with one target; a function becomes part of the program, an index is an example.
+        dynamic: leave the number of samples open.
+        portable: use operations that programs other than PyTorch know.
+        compiled: the program stays in this process.
+
+    Raises:
+        TargetError: if there are several targets.
+        CaptureError: if what is done depends on the values of the inputs.
+        InputError, UnsupportedOperation: as :meth:`Session.answers`.
+    """
+    if question.several:
+        raise TargetError("a program explains one target at a time: call it once for each.")
+    _answered(session, given, question)  # errors come before the long work
+    if dynamic and given.samples == 1:
+        # torch takes a dimension of one for a constant: two samples stand for any number
+        given = given.twice()
+        question = replace(question, targets=pytree.tree_map_only(Tensor, twice, question.targets))
+        _answered(session, given, question)
+    graph, (target,) = session.graph(given), question.targets
+    plan, leaves = session.plan(graph, given, question.wrt, Places.of(graph, question)), list(given.leaves)
+
+    def propagate(run: Run, index: Tensor | None) -> tuple[list[Any], list[Tensor | None]]:
+        outputs = run.outputs
+        if index is None:
+            found = seed_of(target, outputs, graph.unflatten_output, question.seed)
+        else:
+            found = seed_at(index, outputs, graph.unflatten_output, question.seed)
+        return outputs, relevances_of(plan, run, run.sweep(seed_messages(graph, plan, found)))
+
+    index = index_for(target, Run(plan, leaves).outputs, graph.unflatten_output)
+    return trace(plan, leaves, index, propagate, dynamic=dynamic, portable=portable, compiled=compiled)
+
+
+def _answered(session: Session, given: Given, question: Question) -> None:
+    for _ in session.answers(given, question):
+        pass
 
 
 @dataclass
