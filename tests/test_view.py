@@ -58,7 +58,7 @@ def test_scale_is_symmetric():
 
 
 def test_channels_are_summed():
-    relevance = torch.randn(3, 4, 5)
+    relevance = torch.randint(-8, 9, (3, 4, 5)) / 8  # sums without rounding
     assert np.array_equal(view.heatmap(relevance), view.heatmap(relevance.sum(0)))
     assert (view.heatmap(torch.stack([torch.ones(2, 2), -torch.ones(2, 2)])) == 255).all()
 
@@ -198,6 +198,37 @@ def test_overlay_takes_bytes_and_grey_and_batches():
     assert np.array_equal(from_bytes, view.overlay(relevance, image.expand(2, 3, 4, 5)))
     assert np.array_equal(from_bytes[1], view.overlay(relevance[1], image[1]))
     assert np.array_equal(from_bytes[1], view.overlay(relevance[1], image[1, 0].numpy()))
+
+
+def orders(array):
+    """The same array, along the memory in three orders."""
+    channels_last = np.moveaxis(np.ascontiguousarray(np.moveaxis(array, -3, -1)), -1, -3)
+    return [np.ascontiguousarray(array), np.asfortranarray(array), channels_last]
+
+
+def test_the_picture_is_the_same_in_any_memory_order():
+    """All grey levels: every second one lies halfway between two bytes, so that the last digit shows."""
+    image = np.broadcast_to(np.arange(256, dtype=np.uint8).reshape(16, 16), (3, 16, 16))
+    first, *others = [view.overlay(np.zeros((16, 16)), ordered) for ordered in (*orders(image), image[:1], image[0])]
+    for other in others:
+        assert np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("channels", [3, 64])
+def test_channels_are_summed_in_any_memory_order(channels):
+    relevance = np.random.default_rng(0).normal(size=(channels, 5, 6))
+    first, *others = [view.figure(ordered).axes[0].images[0].get_array() for ordered in orders(relevance)]
+    for other in others:
+        assert np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(("small", "large"), [((7, 7), (224, 224)), ((9, 14), (300, 451)), ((1, 2), (4, 9))])
+def test_a_smaller_map_is_enlarged_bilinearly(small, large):
+    relevance = torch.randn(2, 1, *small, dtype=torch.float64)
+    expected = torch.nn.functional.interpolate(relevance, size=large, mode="bilinear")
+    scale = relevance.abs().max().item()
+    found = view.overlay(relevance, torch.ones(2, 3, *large), scale=scale).astype(int)
+    assert np.abs(found - view.heatmap(expected, scale=scale)).max() <= 1  # by another order of sums
 
 
 def test_a_smaller_map_is_enlarged_in_place():
@@ -437,7 +468,7 @@ def test_token_colours_numbers_and_order():
 
 
 def test_tokens_sum_embeddings():
-    relevance = torch.randn(3, 8)
+    relevance = torch.randint(-8, 9, (3, 8)) / 8  # sums without rounding
     assert view.tokens_html(["a", "b", "c"], relevance) == view.tokens_html(["a", "b", "c"], relevance.double().sum(1))
 
 

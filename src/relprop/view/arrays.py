@@ -17,6 +17,9 @@ _ROUNDING = 1e-3
 def as_floats(values: Array, name: str) -> Floats:
     """Copy a tensor of any device and number type to a float64 array.
 
+    It lies in memory in the order of its indices. numpy adds up as the memory lies, so that the same relevance has the
+    same sums.
+
     Raises:
         TypeError: not a tensor or array of real numbers.
         ValueError: empty, or not finite; the message gives the index of the first such value.
@@ -40,7 +43,7 @@ def as_floats(values: Array, name: str) -> Floats:
             f"{name}{where} is {value}, and {len(bad)} of its {array.size} values are not finite; "
             "colours would hide that. Find where they arise, or replace them on purpose with torch.nan_to_num"
         )
-    return array.astype(np.float64)
+    return array.astype(np.float64, order="C")
 
 
 def maps(relevance: Array) -> Floats:

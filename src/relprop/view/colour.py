@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from relprop.view._extra import image_extra
 from relprop.view.arrays import RGB, Floats
@@ -75,6 +76,15 @@ def colours(values: Floats, limit: float, cmap: ColourMap) -> RGB:
     position = (np.clip(values / limit, -1, 1) + 1) / 2  # dividing first keeps subnormal and huge limits exact
     rgba = np.asarray(colour_map(cmap)(position))
     return np.rint(255 * rgba[..., :3]).astype(np.uint8)  # matplotlib's own bytes are truncated, not rounded
+
+
+def brightness(rgb: npt.NDArray[Any]) -> Floats:
+    """Brightness [...] of colours [..., 3], by the weights of ITU-R BT.601.
+
+    Term by term: the grey levels of a photo lie halfway between two bytes of an overlay, and how a matrix product
+    rounds, which depends on processor and memory layout, would be seen.
+    """
+    return 0.299 * rgb[..., 0] + 0.587 * rgb[..., 1] + 0.114 * rgb[..., 2]
 
 
 def colour_bar(fig: Figure, values: Floats, limit: float, cmap: ColourMap, **place: Any) -> Colorbar:

@@ -15,17 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from relprop.view._extra import image_extra
 from relprop.view.arrays import RGB, Array, Floats, maps, photo
-from relprop.view.colour import ColourMap, colour_bar, colour_map, colours, limits
+from relprop.view.colour import ColourMap, brightness, colour_bar, colour_map, colours, limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# The weights of ITU-R BT.601 for the brightness of red, green and blue.
-_BRIGHTNESS = np.array([0.299, 0.587, 0.114])
 
 # How far an overlay takes the grey photo towards the colour of zero, so that no photo is as dark as strong relevance.
 _FADE = 0.5
@@ -165,15 +161,29 @@ def _pair(relevance: Array, image: Array) -> tuple[Floats, Floats]:
     return signed, picture
 
 
+def _enlarged(signed: Floats, size: tuple[int, ...]) -> Floats:
+    """Maps [B, h, w] as [B, *size], bilinearly between the centres of their cells.
+
+    As ``torch.nn.functional.interpolate`` has it, but with the same last digit on every processor, on which the
+    rounding of a colour depends.
+    """
+    for axis, length in enumerate(size, start=1):
+        cells = signed.shape[axis]
+        if cells != length:
+            place = ((np.arange(length) + 0.5) * (cells / length) - 0.5).clip(0, cells - 1)
+            before = place.astype(int)
+            behind = np.minimum(before + 1, cells - 1)
+            part = np.expand_dims(place - before, tuple(range(1, signed.ndim - axis)))
+            signed = signed.take(before, axis) * (1 - part) + signed.take(behind, axis) * part
+    return signed
+
+
 def _blend(signed: Floats, picture: Floats, ends: Floats, cmap: ColourMap, alpha: float) -> RGB:
     """The photo in faded grey, tinted by the colours of its map."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha}; the strength of the tint lies in [0, 1]")
-    size = picture.shape[1:3]
-    if signed.shape[1:] != size:
-        tensor = torch.from_numpy(signed)[:, None]
-        signed = torch.nn.functional.interpolate(tensor, size=size, mode="bilinear")[:, 0].numpy()
-    grey = (picture @ _BRIGHTNESS)[..., None]
+    signed = _enlarged(signed, picture.shape[1:3])
+    grey = brightness(picture)[..., None]
     zero = colours(np.zeros(1), 1.0, cmap) / 255
     faded = (1 - _FADE) * grey + _FADE * zero
     shade = np.stack([colours(m, end, cmap) for m, end in zip(signed, ends, strict=True)]) / 255

@@ -11,7 +11,7 @@ import numpy as np
 
 from relprop.view._extra import image_extra
 from relprop.view.arrays import RGB, Array, Floats, as_floats
-from relprop.view.colour import ColourMap, colour_bar, colours, limits
+from relprop.view.colour import ColourMap, brightness, colour_bar, colours, limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,7 +131,7 @@ def _cells(texts: Sequence[str], last: Sequence[bool]) -> list[tuple[int, int, i
 
 def _ink(colour: RGB) -> str:
     """Black or white, whichever can be read on the colour."""
-    return "black" if colour @ np.array([0.299, 0.587, 0.114]) > 127 else "white"
+    return "black" if brightness(colour) > 127 else "white"
 
 
 def _spans(texts: Sequence[str], numbers: Floats, end: float, cmap: ColourMap) -> str:
