@@ -58,7 +58,23 @@ class Ledger:
 
     @property
     def residual(self) -> Tensor:
-        """seed - received - absorbed, [B]: zero but for rounding; with shared inputs only its sum is."""
+        """seed - received - absorbed, [B]: zero but for rounding. Where samples share an account, in equal parts."""
+        difference = self._difference
+        return difference.sum().expand_as(difference) / len(difference) if self.mixed else difference
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the books balance for all samples together, and not for each.
+
+        Then the model mixed samples, or cut them in a way that could not be followed: what a sink absorbed is right in
+        the sum, and not for single samples.
+        """
+        difference, size = self._difference, float(self.seed.abs().sum() + self.absorbed.abs().sum())
+        largest = float(difference.abs().max())
+        return largest > 1e-6 * size and float(difference.sum().abs()) < 1e-3 * largest
+
+    @property
+    def _difference(self) -> Tensor:
         return self.seed - self.received - self.absorbed
 
     def by_kind(self) -> dict[str, Tensor]:
@@ -94,6 +110,8 @@ class Ledger:
         for kind, amount in sorted(self.by_kind().items(), key=lambda item: -item[1].abs().sum().item()):
             lines.append(line(MEANING.get(kind, kind), amount, 1))
         lines.append(line("residual", self.residual, 1))
+        if self.mixed:
+            lines.append("the accounts of single samples could not be told apart: the books balance for all together")
         sinks = sorted(self.sinks.items(), key=lambda item: -item[1].abs().sum().item())[:largest]
         if sinks:
             lines.append("largest sinks")

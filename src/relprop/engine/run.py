@@ -6,6 +6,7 @@ import operator
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from ..rules.gradient import Source
 from ..rules.message import Message, add
 from .ledger import Ledger
 from .plan import Plan
-from .samples import batch_axes
+from .samples import Samples
 
 
 class StandIns(NamedTuple):
@@ -62,7 +63,6 @@ class Run:
         self.leaves, self.batch, self.stand_ins = leaves, batch, stand_ins
         self.flow: list[tuple[Node, Tensor]] | None = None
         self._anchor = torch.zeros((), requires_grad=True)
-        self._axes: dict[Node, Any] | None = None
         self._load(leaves)
         self._derived = {} if differentiable else stand_ins.derived if stand_ins else plan.derived.current(self.values)
         self._constants = {} if differentiable else self._derived_constants()
@@ -197,30 +197,16 @@ class Run:
 
     def per_sample(self, amount: Tensor, node: Node) -> Tensor:
         """Sum over everything but the samples, [B]."""
-        amount = amount.detach().double() if amount.device.type != "mps" else amount.detach()
-        b = self.batch or 1
-        if b == 1 or amount.ndim == 0:
-            return amount.sum().reshape(1).expand(b) / (1 if b == 1 else b)
-        if self.is_shared(node):
-            return amount.sum().reshape(1).expand(b) / b
-        dim, inner = self._batch_axes().get(node, (0, 1))
-        if isinstance(inner, Tensor) and amount.shape[dim : dim + 1] == inner.shape:
-            rows = amount.movedim(dim, 0).flatten(1).sum(1) if amount.ndim > 1 else amount
-            return rows.new_zeros(b).index_add(0, inner, rows)
-        if isinstance(inner, Tensor) or dim >= amount.ndim or amount.shape[dim] % (b * inner):
-            # no samples in it (a parameter): every sample has an equal share
-            return amount.sum().reshape(1).expand(b) / b
-        split = amount.movedim(dim, 0).reshape(-1, b, inner, *amount.shape[:dim], *amount.shape[dim + 1 :])
-        return split.sum(dim=[d for d in range(split.ndim) if d != 1])
+        return self.samples.sums(amount, node)
 
     def is_shared(self, node: Node) -> bool:
         """Whether what is explained has no dimension for the samples."""
-        return (self.batch or 1) > 1 and node in self.plan.sources and node not in self._batch_axes()
+        return self.samples.batch > 1 and node in self.samples.shared
 
-    def _batch_axes(self) -> dict[Node, Any]:
-        if self._axes is None:
-            self._axes = batch_axes(self.plan.graph, self.shapes, self.values, self.batch or 1)
-        return self._axes
+    @cached_property
+    def samples(self) -> Samples:
+        """Which sample every part of every tensor belongs to."""
+        return Samples(self.plan.graph, self.shapes, self.values, self.batch or 1, self.plan.sources)
 
     # -- the reverse sweep --------------------------------------------------------------------------------------------
 

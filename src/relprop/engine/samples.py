@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..graph.graph import Graph, calls
+from ..graph.graph import Graph, calls, is_float
 from ..graph.ops import PACK, PAD, bagged
+from .pieces import CUTS, Axis, cut, joined
 
 aten = torch.ops.aten
 
@@ -24,52 +25,132 @@ VIEWS = {
     *(aten.flatten.using_ints, aten.unflatten.int),
 }
 RECURRENT = {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
+POOLS = {aten.index_add.default, aten.scatter_add.default, aten.scatter_reduce.two, aten.index_reduce.default}
 PACKED = {aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data}
 
 
-def batch_axes(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int) -> dict[Node, Any]:
-    """Node -> (dimension, inner) for every tensor that holds samples."""
-    symbol = next((s for s in (_batch_symbol(n) for n in graph.inputs if n is not None) if s is not None), None)
-    axes: dict[Node, Any] = {n: (0, 1) for n in graph.inputs if n is not None and shapes[n][:1] == (batch,)}
-    axes |= {n: (1, 1) for n in _second(graph) if n in shapes and shapes[n][1:2] == (batch,)}
-    axes |= _in_bags(graph, shapes, values, batch)
-    for node in graph.nodes:
-        if not calls(node) or node in axes:
-            continue
-        before = next(((n, axes[n]) for n in node.all_input_nodes if n in axes), None)
+class Samples:
+    """Which sample every part of every tensor belongs to, in one run.
+
+    Args:
+        graph: what is run.
+        shapes: of all values in the run.
+        values: those that tell the samples of shuffled rows (see :func:`followed`), and sizes.
+        batch: number of samples.
+        sources: what is explained.
+    """
+
+    def __init__(self, graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int, sources: list[Node]):
+        self.graph, self.shapes, self.values, self.batch, self.sources = graph, shapes, values, batch, sources
+        self.axes: dict[Node, Any] = {}
+        """Node -> (dimension, inner) for every tensor that holds samples."""
+        self._start()
+        starts = (n for n in graph.inputs if n is not None and n in self.axes)
+        symbols = (_size_at_capture(n, *self.axes[n]) for n in starts)
+        self._symbol = next((s for s in symbols if s is not None), None)
+        for node in graph.nodes:
+            if calls(node) and node not in self.axes and (found := self._behind(node)) is not None:
+                self.axes[node] = found
+
+    def sums(self, amount: Tensor, node: Node) -> Tensor:
+        """An amount in the shape of a node, summed for every sample, [B].
+
+        What belongs to no sample (a parameter, or where samples could not be followed) is booked in equal parts.
+        """
+        amount = amount.detach().double() if amount.device.type != "mps" else amount.detach()
+        b = self.batch
+        if amount.ndim == 0 or node in self.shared:
+            return amount.sum().reshape(1).expand(b) / b
+        dim, inner = self.axes.get(node, (0, 1))
+        if isinstance(inner, Tensor):
+            if dim is None:
+                return amount.new_zeros(b).index_add(0, inner.reshape(1), amount.sum().reshape(1))
+            if amount.shape[dim : dim + 1] == inner.shape:
+                rows = amount.movedim(dim, 0).flatten(1).sum(1) if amount.ndim > 1 else amount
+                return rows.new_zeros(b).index_add(0, inner, rows)
+        elif dim < amount.ndim and amount.shape[dim] and amount.shape[dim] % (b * inner) == 0:
+            split = amount.movedim(dim, 0).reshape(-1, b, inner, *amount.shape[:dim], *amount.shape[dim + 1 :])
+            return split.sum(dim=[d for d in range(split.ndim) if d != 1])
+        return amount.sum().reshape(1).expand(b) / b
+
+    @property
+    def shared(self) -> set[Node]:
+        """What is explained and has no dimension for the samples."""
+        return {n for n in self.sources if n not in self.axes}
+
+    def _start(self) -> None:
+        """Where the samples are in the inputs."""
+        graph, shapes, batch, axes = self.graph, self.shapes, self.batch, self.axes
+        inputs = [n for n in graph.inputs if n is not None]
+        axes |= {n: (0, 1) for n in inputs if shapes[n][:1] == (batch,)}
+        if not axes:  # sequences with the steps first
+            axes |= {n: (1, 1) for n in inputs if shapes[n][1:2] == (batch,)}
+        axes |= {n: (1, 1) for n in _second(graph) if n in shapes and shapes[n][1:2] == (batch,)}
+        if not any(n in axes and is_float(n) for n in inputs) and (
+            pools := _in_pools(graph, shapes, self.values, batch)
+        ):
+            axes.clear()
+            axes |= pools
+        axes |= _in_bags(graph, shapes, self.values, batch)
+
+    def _rows(self, node: Node) -> Tensor:
+        """The sample of every row along the axis of a node."""
+        dim, inner = self.axes[node]
+        if isinstance(inner, Tensor):
+            return inner
+        device = next((v.device for v in self.values.values() if isinstance(v, Tensor)), None)
+        return torch.arange(self.shapes[node][dim], device=device) // inner % self.batch
+
+    def _tidied(self, axis: Axis) -> Axis:
+        dim, rows = axis
+        return axis if dim is None else _regular(dim, rows, self.batch)
+
+    def _behind(self, node: Node) -> Any:
+        """The axis of what an operation makes; None if it holds no samples, or they cannot be followed."""
+        axes, shapes, values, batch = self.axes, self.shapes, self.values, self.batch
+        sources = [n for n in node.all_input_nodes if n in axes]
         if node not in shapes:  # several outputs: each looks for its own axis
-            if before is not None:
-                axes[node], shapes[node] = before[1], shapes[before[0]]
-            continue
+            if sources:
+                shapes[node] = shapes[sources[0]]
+                return axes[sources[0]]
+            return None
         shape = tuple(shapes[node])
-        if before is None:
-            if (d := _dimension_named(symbol, node)) is not None:  # a parameter, repeated for every sample
-                axes[node] = (d, 1)
-            continue
-        source, (dim, inner) = before
-        found: Any
-        if node.target is operator.getitem and source.target in {PACK, PAD, *PACKED}:
-            found = _of_packed(node, source, dim, inner, shape, values, batch)
-        elif (index := shuffle(node, dim)) is not None and isinstance(rows := values.get(index), Tensor):
-            found = _shuffled(rows, dim, inner, batch)
-        elif isinstance(inner, Tensor):
-            found = (dim, inner) if shape[dim : dim + 1] == inner.shape else None
-        elif node.target in VIEWS:
-            found = _through_view(tuple(shapes[source]), dim, inner, shape, batch)
-        elif node.target is aten.repeat_interleave.self_int and node.args[2:] == (dim,):
-            found = (dim, inner * shape[dim] // shapes[source][dim])  # every row several times, in its place
-        elif (d := _moved_to(node, dim, len(shapes[source]))) is not None:
-            found = (d, inner)
-        else:
-            found = _through(node, shape, tuple(shapes[source]), inner, batch, symbol, dim)
+        if not sources:
+            named = _dimension_named(self._symbol, node)  # a parameter, repeated for every sample
+            return None if named is None else (named, 1)
+        if (found := joined(node, axes, shapes, self._rows)) is not None:
+            return self._tidied(found)
+        source = next((n for n in sources if axes[n][0] is not None), sources[0])
+        dim, inner = axes[source]
+        if dim is None:
+            return (dim, inner)
+        found = cut(node, source, dim, self._rows(source), len(shapes[source]), values) if _cuts(node) else None
         if found is not None:
-            axes[node] = found
-    return axes
+            return self._tidied(found)
+        if node.target is operator.getitem and source.target in {PACK, PAD, *PACKED}:
+            return _of_packed(node, source, dim, inner, shape, values, batch)
+        if (index := shuffle(node, dim)) is not None and isinstance(rows := values.get(index), Tensor):
+            return _shuffled(rows, dim, inner, batch)
+        if node.target in VIEWS and not isinstance(inner, Tensor):
+            return _through_view(tuple(shapes[source]), dim, inner, shape, batch)
+        if (d := _moved_to(node, dim, len(shapes[source]))) is not None:
+            return (d, inner)
+        if isinstance(inner, Tensor):
+            return (dim, inner) if shape[dim : dim + 1] == inner.shape else None
+        if node.target is aten.repeat_interleave.self_int and node.args[2:] == (dim,):
+            return (dim, inner * shape[dim] // shapes[source][dim])  # every row several times, in its place
+        return _through(node, shape, tuple(shapes[source]), inner, batch, self._symbol, dim)
+
+
+def _cuts(node: Node) -> bool:
+    made: Any = node.args[0] if node.target is operator.getitem else node
+    return made.target in CUTS
 
 
 def followed(graph: Graph) -> set[Node]:
-    """Nodes whose values tell the samples of rows that are shuffled or packed."""
+    """Nodes whose values tell the samples of rows that are shuffled, packed or pooled."""
     found = {node.args[1] for node in graph.nodes if node.target is PACK}
+    found |= {node.args[2] for node in graph.nodes if node.target in POOLS}
     for node in graph.nodes:
         if calls(node):
             found.add(shuffle(node, node.args[1] if node.target is aten.index_select.default else 0))  # type: ignore[arg-type]
@@ -117,11 +198,23 @@ def _in_bags(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], bat
     return axes
 
 
-def _batch_symbol(node: Node) -> Any:
-    value = node.meta.get("val")
-    if isinstance(value, Tensor) and value.ndim and not isinstance(value.shape[0], int):
-        return value.shape[0].node.expr
-    return None
+def _in_pools(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int) -> dict[Node, Any]:
+    """Rows that are pooled, so many for each sample: the nodes of several graphs."""
+    axes: dict[Node, Any] = {}
+    for node in graph.nodes:
+        index = values.get(node.args[2]) if node.target in POOLS else None  # type: ignore[arg-type]
+        if isinstance(index, Tensor) and index.ndim and node.args[1] == 0 and shapes[node][:1] == (batch,):
+            rows = index.reshape(len(index), -1)[:, 0]
+            axes[node] = (0, 1)
+            alike = (n for n in graph.nodes if n not in graph.parameters and shapes.get(n, ())[:1] == rows.shape)
+            axes |= {n: (0, rows) for n in alike if n not in axes}
+    return axes
+
+
+def _size_at_capture(node: Node, dim: int, inner: Any) -> Any:
+    """The open size that stands for the number of samples; None if it is fixed."""
+    size = node.meta["val"].shape[dim]
+    return None if isinstance(size, int) or not isinstance(inner, int) else size.node.expr
 
 
 def _dimension_named(symbol: Any, node: Node) -> int | None:
