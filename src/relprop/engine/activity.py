@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from ..graph.facts import facts
-from ..graph.graph import Graph, calls, is_float
+from ..graph.graph import Graph, calls, holds_numbers
 from ..rules.base import Rule, Stop
 from ..select import Scope
 
@@ -41,7 +41,7 @@ def _carries_values(node: Node) -> bool:
     value = node.meta.get("val")
     if isinstance(value, (tuple, list)):
         return any(isinstance(v, torch.Tensor) and (v.dtype.is_floating_point or v.dtype.is_complex) for v in value)
-    return is_float(node) or (isinstance(value, torch.Tensor) and value.dtype.is_complex)
+    return holds_numbers(node)
 
 
 def ancestors(roots: list[Node]) -> set[Node]:

@@ -154,6 +154,12 @@ def is_float(node: Node) -> bool:
     return isinstance(value, Tensor) and value.dtype.is_floating_point
 
 
+def holds_numbers(node: Node) -> bool:
+    """Whether a node is a tensor of floating-point or complex numbers, rather than of indices or truths."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and (value.dtype.is_floating_point or value.dtype.is_complex)
+
+
 def looks_at_memory(node: Node) -> bool:
     """Whether an operation may depend on how its inputs lie in memory: operations of others' are not known."""
     target: Any = node.target

@@ -155,6 +155,20 @@ def _copy(graph: Graph, node: Node) -> Node:
     return _call(graph, node, spread, (node.args[1], node.args[0]))
 
 
+def _in_the_shape_of(target: Any) -> Any:
+    """The shape of another tensor, whose values have no say."""
+
+    def make(graph: Graph, node: Node) -> Node:
+        x, like = node.args
+        shape = [
+            n if isinstance(n, int) else _call(graph, node, aten.sym_size.int, (like, d), n)
+            for d, n in enumerate(like.meta["val"].shape)  # type: ignore[union-attr]
+        ]
+        return _call(graph, node, target, (x, shape))
+
+    return make
+
+
 def _grouped(graph: Graph, node: Node) -> Node:
     arguments: list[Any] = [*node.args, *node.kwargs.values()]
     x, weight, ends, *rest = arguments
@@ -207,6 +221,9 @@ MAKERS: dict[Any, Any] = {
     aten.lerp.Tensor: _lerp,
     aten.glu.default: _glu,
     aten.copy.default: _copy,
+    aten.expand_as.default: _in_the_shape_of(aten.expand.default),
+    aten.view_as.default: _in_the_shape_of(aten.reshape.default),
+    aten.reshape_as.default: _in_the_shape_of(aten.reshape.default),
     aten.instance_norm.default: _instance_norm,
     aten._grouped_mm.default: _grouped,
     "transformers.grouped_mm_fallback": _grouped,

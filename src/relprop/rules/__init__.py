@@ -1,6 +1,6 @@
 """Propagation rules, one file per family of operations."""
 
-from . import packing, stopped, structural  # noqa: F401  (their operations)
+from . import packing, placement, stopped, structural  # noqa: F401  (their operations)
 from .base import Pass, Rule, Stop
 from .bounds import Flat, WSquare, ZBox
 from .distances import Distance

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.fx import Node
 
-from ..graph.graph import is_float
-from .base import Call, Messages, Rule, Step
-from .message import COEFFICIENT, Form, Message, divide
+from ..graph.graph import holds_numbers
+from .base import Call, Messages, Rule, Step, nodes_in
+from .message import COEFFICIENT, Form, Message, divide, product
 
 aten = torch.ops.aten
 
@@ -60,7 +60,7 @@ class Gradient(Rule):
             saved.add(step.node)
         if step.accounting:
             saved |= set(self.constants(step))
-            saved |= {step.node, *step.active} if self.fills or not self.linear else set()
+            saved |= {step.node} if self.fills else set() if self.linear else {step.node, *step.active}
         return saved
 
     def constants(self, step: Step) -> list[Node]:
@@ -72,8 +72,8 @@ class Gradient(Rule):
         return 1.0
 
     def rest(self, call: Call) -> str | None:
-        """How relevance that no input gets is booked; None if there is none."""
-        return "constant" if self.fills else None if self.linear else "remainder"
+        """How relevance is booked that the gradient does not explain; None if there is none."""
+        return None if self.linear else "remainder"
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -82,6 +82,8 @@ class Gradient(Rule):
         with torch.enable_grad():
             sources = {n: call.context.source(self._value(call, n)) for n in nodes}
             output = call.run(sources)
+        if self.fills and call.step.accounting:
+            call.saved["filled"] = self._filled(call)
         call.saved["inputs"] = {n: get_gradient_edge(v) for n, v in sources.items()}
         outputs = output if isinstance(output, (tuple, list)) else [output]
         call.saved["outputs"] = [
@@ -92,10 +94,22 @@ class Gradient(Rule):
     def _value(self, call: Call, node: Node) -> Tensor:
         """An input; a constant that is broadcast is written out, so that every sample has its own share of it."""
         value: Tensor = call.value(node)
-        if node in call.active or call.node.target not in BROADCASTING:
+        if node in call.active:
+            return value
+        if not holds_numbers(node):
+            value = value.to(call.value(call.active[0]).dtype)
+        if call.node.target not in BROADCASTING:
             return value
         tensors = [call.value(n) for n in call.node.all_input_nodes]
         return value.expand(torch.broadcast_shapes(*(t.shape for t in tensors if isinstance(t, Tensor))))
+
+    def _filled(self, call: Call) -> list[Any]:
+        """Where in each output a fixed number is: what enters makes no difference there."""
+        zeros, ones = (
+            torch.utils._pytree.tree_leaves(call.run({n: torch.full_like(call.value(n), k) for n in call.active}))
+            for k in (0, 1)
+        )
+        return [z == o if isinstance(o, Tensor) else None for z, o in zip(zeros, ones, strict=True)]
 
     def backward(self, call: Call, message: Message) -> Messages:
         messages = call.messages or {0: message}
@@ -109,10 +123,12 @@ class Gradient(Rule):
         c = self._pull_back(call, {i: m.c for i, m in shared.items()}, again=twice)
         r = self._pull_back(call, {i: m.r for i, m in shared.items()})
         for node in booked:
-            if (share := c.get(node)) is not None:
+            if share := Message(c.get(node), r.get(node)):
                 reason = call.context.reason_for(node)
                 shown = call.node if call.node.target in BROADCASTING else node
-                call.book(reason, lambda n=node, s=share: finite_product(call.value(n), s), node=shown)  # type: ignore[misc]
+                call.book(reason, lambda n=node, s=share: relevance_of(call.value(n), s), node=shown)  # type: ignore[misc]
+        if self.fills and call.step.accounting:
+            self._book_filled(call, messages)
         sent = []
         for node in call.active:
             factor = self.factor(call.step, node) / common
@@ -140,19 +156,26 @@ class Gradient(Rule):
         )
         return {n: run.accumulate(g) for n, g in zip(nodes, pulled, strict=True) if g is not None}
 
+    def _book_filled(self, call: Call, messages: dict[int, Message]) -> None:
+        """Book the relevance of fixed numbers."""
+        for i, m in messages.items():
+            value, shown = _output(call, i)
+
+            def kept(m: Message = m, value: Tensor = value, filled: Tensor = call.saved["filled"][i]) -> Tensor:
+                return torch.where(filled, relevance_of(value, m), 0)
+
+            call.book("constant", kept, node=shown, place=call.node)
+
     def _book_remainder(self, call: Call, kind: str, messages: dict[int, Message], sent: Messages) -> None:
         """Book the relevance of the output less that of the inputs."""
         if not call.context.keeps_books:
             return
-        output = call.output
         for i, m in messages.items():
-            several = isinstance(output, (tuple, list))
-            value = output[i] if several else output
-            shown = next((u for u in call.node.users if u.args[1] == i), call.node) if several else call.node
-            call.book(kind, lambda m=m, v=value: _relevance(v, m), node=shown, place=call.node)  # type: ignore[misc]
+            value, shown = _output(call, i)
+            call.book(kind, lambda m=m, v=value: relevance_of(v, m), node=shown, place=call.node)  # type: ignore[misc]
         for node, m in zip(call.active, sent, strict=True):
             if m:
-                call.book(kind, lambda m=m, n=node: -_relevance(call.value(n), m), node=node)  # type: ignore[misc]
+                call.book(kind, lambda m=m, n=node: -relevance_of(call.value(n), m), node=node)  # type: ignore[misc]
 
 
 def coefficient(call: Call, message: Message, index: int = 0) -> Tensor:
@@ -169,7 +192,15 @@ def coefficient(call: Call, message: Message, index: int = 0) -> Tensor:
     return c if message.c is None else c + message.c
 
 
-def _relevance(a: Tensor, message: Message) -> Tensor:
+def _output(call: Call, index: int) -> tuple[Tensor, Node]:
+    """One of an operation's outputs, and the node that is it."""
+    output = call.output
+    if not isinstance(output, (tuple, list)):
+        return output, call.node
+    return output[index], next((u for u in call.node.users if u.args[1] == index), call.node)
+
+
+def relevance_of(a: Tensor, message: Message) -> Tensor:
     """The relevance of ``a``, where a coefficient of zero also silences an infinite activation (a mask's -inf)."""
     if message.c is None:
         return message.relevance(a)
@@ -179,18 +210,21 @@ def _relevance(a: Tensor, message: Message) -> Tensor:
 
 def finite_product(a: Tensor, c: Tensor) -> Tensor:
     """``a * c``, where a coefficient of zero also silences an infinite activation (a mask's -inf)."""
-    return torch.where(c == 0, 0, a * c)
+    return torch.where(c == 0, 0, product(a, c))
 
 
 def constant_inputs(step: Step) -> list[Node]:
-    """Floating-point inputs of a step that get no relevance, though they are part of the sum."""
-    return [n for n in step.node.all_input_nodes if n not in step.active and is_float(n)]
+    """Inputs of a step that get no relevance, though they are part of the sum.
+
+    Integers and truths are no numbers but indices, masks and the like, unless torch makes numbers of them.
+    """
+    node = step.node
+    numbers = set(filter(holds_numbers, node.all_input_nodes))
+    numbers.update(n for i in PROMOTING.get(node.target, ()) for n in nodes_in(node.args[i : i + 1]))
+    return [n for n in node.all_input_nodes if n in numbers and n not in step.active]
 
 
 BROADCASTING = {
-    aten.add.Tensor,
-    aten.sub.Tensor,
-    aten.rsub.Tensor,
     aten.where.self,
     aten.maximum.default,
     aten.minimum.default,
@@ -201,6 +235,15 @@ BROADCASTING = {
     aten.hypot.default,
 }
 """Operations of several tensors that are broadcast against each other."""
+
+PROMOTING: dict[Any, tuple[int, ...]] = {
+    **dict.fromkeys(BROADCASTING, (0, 1)),
+    aten.where.self: (1, 2),
+    aten.masked_fill.Tensor: (2,),
+    aten.cat.default: (0,),
+    aten.stack.default: (0,),
+}
+"""Operations that bring their tensors to one type, and which arguments these are."""
 
 LINEAR = Gradient(linear=True)
 

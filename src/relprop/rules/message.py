@@ -62,8 +62,13 @@ class Message(NamedTuple):
             assert self.r is not None, "an empty message has no relevance"
             return self.r
         assert a is not None, "the activation was not kept"
-        product = a * self.c
-        return product if self.r is None else product + self.r
+        share = product(a, self.c)
+        return share if self.r is None else share + self.r
+
+
+def product(a: Tensor, c: Tensor) -> Tensor:
+    """``a * c``; of complex numbers the real part of conj(a) c, to which real and imaginary parts have their shares."""
+    return (a.conj() * c).real if c.is_complex() else a * c
 
 
 def stabilise(z: Tensor, epsilon: float | Tensor) -> Tensor:
