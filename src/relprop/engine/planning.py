@@ -11,7 +11,9 @@ from ..composites import Composite, default
 from ..errors import RuleError, UnsupportedOperation
 from ..graph.graph import Graph, module_path, operation, place, source_line
 from ..rules.base import Rule, Step
+from ..rules.layers import called
 from ..rules.linear import LRP0
+from ..rules.neurons import LinearRule
 from ..rules.table import TABLE
 from ..select import Scope
 from .activity import active_nodes, ancestors, dependent_nodes, picks, stopped_nodes
@@ -73,10 +75,7 @@ def make_plan(
     behind = ancestors(roots)
     scope = Scope(graph, [n for n in graph.nodes if n in active and n in behind and n not in sources and not picks(n)])
     composite = composite or default(scope)
-    chosen = composite.choose(scope)
-    for node in scope.nodes:
-        if node not in chosen and (rule := _default_rule(node, scope)) is not None:
-            chosen[node] = (rule, "default")
+    chosen = _choose(scope, composite)
     stopped = stopped_nodes(scope, chosen, active)
 
     plan = Plan(graph, {}, sources, roots, composite, [], scope, dependent, bias)
@@ -149,8 +148,21 @@ def _dotted(node: Node) -> str:
     return str(node.target)
 
 
-def _default_rule(node: Node, scope: Scope) -> Rule | None:
-    if scope.kinds[node] in ("dense", "convolution", "affine"):
-        return LRP0()
-    entry = TABLE.get(node.target)
-    return entry.rule if entry else None
+def _choose(scope: Scope, composite: Composite) -> dict[Node, tuple[Rule, str]]:
+    """Operation -> its rule and why: the composite's, a user's for this operation, or the default.
+
+    A user's rule for a linear operation (``rule_for``) would never be asked if it were a mere default, since every named
+    composite has a rule for all of them. So it is stronger than that rule, except in a composite of the user's own
+    selectors. What is stopped (a gate) or compared (the gradient) stays so.
+    """
+    chosen = composite.choose(scope)
+    for node in scope.nodes:
+        entry = TABLE.get(called(node))
+        rule = chosen[node][0] if node in chosen else None
+        if entry and entry.own and (rule is None or (isinstance(rule, LinearRule) and not composite.strict)):
+            chosen[node] = (entry.rule, "rule_for")
+        elif rule is None and scope.kinds[node] in ("dense", "convolution", "affine"):
+            chosen[node] = (LRP0(), "default")
+        elif rule is None and entry:
+            chosen[node] = (entry.rule, "default")
+    return chosen

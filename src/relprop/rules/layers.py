@@ -234,6 +234,11 @@ def layer_of(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
     return layer
 
 
+def called(node: Node) -> Any:
+    """The operation that the model calls at a node, also where batch norm or padding was folded into a layer."""
+    return node.args[3] if node.target in (mapped_bias, padded_convolution) else node.target
+
+
 def _candidate(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
     target: Any = node.target
     if target is aten.linear.default:

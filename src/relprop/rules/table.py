@@ -21,6 +21,8 @@ class Entry(Facts):
     """All that is known of one operation: the facts that passes need, its default rule, and what that rule needs."""
 
     rule: Rule
+    own: bool = False
+    """Whether the rule is a user's, given by :func:`rule_for`."""
     back: Callable[..., Tensor] | None = None
     """The way back of a view: what arrives, the shape of the input, the operation's other arguments -> what is sent."""
 
@@ -58,6 +60,10 @@ def rule_for(*operations: Any, kind: str = "custom") -> Callable[[Any], Any]:
     ``relprop.Message(c=..., r=...)`` the message to an input ``a``, whose relevance is ``a * c + r``. How messages lie
     in memory is not fixed: ``reshape`` them rather than ``view``.
 
+    A rule for a linear operation (``torch.ops.aten.linear``) takes the place of the one that "auto", a composite by name
+    or a bare rule has for linear operations. Only a strict composite, which is a list of selectors of your own, is
+    stronger. What decided is in the plan.
+
     Raises:
         TypeError: if what is decorated is neither a rule nor a function, or if an operation is no callable.
     """
@@ -80,7 +86,8 @@ def rule_for(*operations: Any, kind: str = "custom") -> Callable[[Any], Any]:
         else:
             raise TypeError(f"rule_for decorates a Rule or a function (call, message) -> message, got {thing!r}")
         for op in overloads:  # what is known of an operation does not depend on who explains it
-            TABLE[op] = replace(TABLE[op], kind=kind, rule=rule) if op in TABLE else Entry(kind=kind, rule=rule)
+            known = TABLE.get(op, Entry(kind=kind, rule=rule))
+            TABLE[op] = replace(known, kind=kind, rule=rule, own=True)
         _versions[0] += 1
         return thing
 
