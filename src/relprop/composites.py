@@ -24,6 +24,7 @@ from .rules import (
     Flat,
     Gamma,
     Gradient,
+    HoldStatistics,
     Norm,
     Recurrent,
     Rule,
@@ -95,7 +96,7 @@ def of(composite: Any) -> Composite | None:
     if isinstance(composite, Composite):
         return composite
     if isinstance(composite, Rule):
-        return Composite([(_meant_for(composite), composite)], name=str(composite), strict=False)
+        return Composite(_meant_for(composite), name=str(composite), strict=False)
     if isinstance(composite, str):
         if composite not in NAMED:
             known = ", ".join(["auto", *sorted(NAMED)])
@@ -108,10 +109,19 @@ def of(composite: Any) -> Composite | None:
     raise RuleError(f"composite must be a name, a Composite, a rule or (selector, rule) pairs, got {composite!r}")
 
 
-def _meant_for(rule: Rule) -> Selector:
-    if isinstance(rule, Recurrent):
-        return select.recurrent()
-    return select.everything() if isinstance(rule, Gradient) else _LAYERS
+def _meant_for(rule: Rule) -> tuple[tuple[Selector, Rule], ...]:
+    """A rule alone stands for every operation that it is meant for."""
+    match rule:
+        case Gradient():
+            return ((select.everything(), rule),)
+        case Recurrent():
+            return ((select.recurrent(), rule),)
+        case HoldStatistics():
+            return ((select.norm(), rule),)
+        case Epsilon():
+            return ((_LAYERS, rule), *_inside(rule))
+        case _:
+            return ((_LAYERS, rule),)
 
 
 NAMED: dict[str, Callable[..., Composite]] = {}
@@ -138,8 +148,11 @@ def lrp0() -> Composite:
 
 @named
 def epsilon(epsilon: float = 1e-6, relative: bool = False) -> Composite:
-    """LRP-ε at every linear operation (Bach et al. 2015, Eq. 58)."""
-    return _composite("epsilon", (_LAYERS, Epsilon(epsilon, relative)), *_recurrent(0.0 if relative else epsilon))
+    """LRP-ε at every linear operation (Bach et al. 2015, Eq. 58), also at those inside recurrent layers and norms.
+
+    A relative ε is one of layers alone: inside of recurrent layers and norms ε is then 0.
+    """
+    return _composite("epsilon", *_meant_for(Epsilon(epsilon, relative)))
 
 
 @named
@@ -148,7 +161,8 @@ def signal_takes_all(epsilon: float = 1e-3) -> Composite:
 
     Arras et al. 2017 ("Explaining Recurrent Neural Network Predictions in Sentiment Analysis"), with their ε.
     """
-    return _composite("signal_takes_all", (select.gate(), Stop()), (_LAYERS, Epsilon(epsilon)), *_recurrent(epsilon))
+    recurrent = (select.recurrent(), Recurrent(epsilon))
+    return _composite("signal_takes_all", (select.gate(), Stop()), (_LAYERS, Epsilon(epsilon)), recurrent)
 
 
 @named
@@ -305,9 +319,10 @@ _LAYERS = select.linear() | select.affine()
 _CONVOLUTIONS = select.convolution() | select.affine()
 
 
-def _recurrent(epsilon: float) -> tuple[tuple[Selector, Rule], ...]:
-    """The same ε within recurrent layers."""
-    return ((select.recurrent(), Recurrent(epsilon)),)
+def _inside(rule: Epsilon) -> tuple[tuple[Selector, Rule], ...]:
+    """The same ε at the linear operations inside of recurrent layers and norms, which have a scale of their own."""
+    epsilon = 0.0 if rule.relative else rule.epsilon
+    return ((select.recurrent(), Recurrent(epsilon)), (select.norm(), HoldStatistics(epsilon)))
 
 
 def _sums(stabilizer: float) -> tuple[tuple[Selector, Rule], ...]:

@@ -151,7 +151,7 @@ def _dotted(node: Node) -> str:
 def _choose(scope: Scope, composite: Composite) -> dict[Node, tuple[Rule, str]]:
     """Operation -> its rule and why: the composite's, a user's for this operation, or the default.
 
-    A user's rule for a linear operation (``rule_for``) would never be asked if it were a mere default, since every named
+    A user's rule for a linear operation (``rule_for``) would never be asked if it were a mere default: every named
     composite has a rule for all of them. So it is stronger than that rule, except in a composite of the user's own
     selectors. What is stopped (a gate) or compared (the gradient) stays so.
     """

@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from ..graph.ops import standardise
 from .base import Call, Messages, Rule, Step, argument_of
-from .message import COEFFICIENT, RELEVANCE, Form, Message, divide, stabilise
+from .message import COEFFICIENT, RELEVANCE, Form, Message, add, divide, stabilise
 from .table import register
 
 aten = torch.ops.aten
@@ -38,7 +38,8 @@ class HoldStatistics(Rule):
         return None if len(step.active) == 1 else "its weight depends on the input"
 
     def form(self, step: Step) -> Form:
-        return COEFFICIENT | (RELEVANCE if step.bias == "redistribute" and _bias_of(step.node) is not None else Form())
+        absorbs = _bias_of(step.node) is not None or self.epsilon > 0
+        return COEFFICIENT | (RELEVANCE if step.bias == "redistribute" and absorbs else Form())
 
     def saves(self, step: Step) -> set[Node]:
         exact = self.epsilon == 0 and not step.form.r and (step.bias != "zero" or _bias_of(step.node) is None)
@@ -51,27 +52,27 @@ class HoldStatistics(Rule):
         accumulate, step = call.context.accumulate, call.step
         rstd, weight, bias, groups = call.saved["norm"]
         bias = None if bias is None else accumulate(bias)
+        absorbed: Tensor | None = None
         if call.node in self.saves(step):
             y = accumulate(call.output)
             relevance = message.relevance(y)
             z = y - bias if bias is not None and step.bias == "zero" else y
             c = relevance / stabilise(z, self.epsilon) if self.epsilon else divide(relevance, z)
-            call.book("stabiliser", lambda: relevance - c * z)
+            if step.bias == "redistribute" and self.epsilon:
+                absorbed = relevance - c * z
+            else:
+                call.book("stabiliser", lambda: relevance - c * z)
         else:
             assert message.c is not None
             c = message.c
-        if step.bias == "zero":
-            bias = None
+        if bias is not None and step.bias == "redistribute":
+            absorbed = add(absorbed, c * bias)
+        elif bias is not None and step.bias == "absorb":
+            call.book("bias", lambda: c * bias)
         shape = call.shape(call.active[0])
-        g = c if weight is None else c * accumulate(weight)
-        g = groups(g, shape, accumulate(rstd))
-        if bias is None:
-            return [Message(c=g)]
-        if step.bias == "redistribute":
-            # the bias of a feature is shared by the features that were normalised together
-            return [Message(g, groups.mean(c * bias, shape))]
-        call.book("bias", lambda: c * bias)
-        return [Message(c=g)]
+        g = groups(c if weight is None else c * accumulate(weight), shape, accumulate(rstd))
+        # what is redistributed is shared by the features that were normalised together
+        return [Message(g, None if absorbed is None else groups.mean(absorbed, shape))]
 
 
 class Groups:

@@ -60,8 +60,8 @@ def rule_for(*operations: Any, kind: str = "custom") -> Callable[[Any], Any]:
     ``relprop.Message(c=..., r=...)`` the message to an input ``a``, whose relevance is ``a * c + r``. How messages lie
     in memory is not fixed: ``reshape`` them rather than ``view``.
 
-    A rule for a linear operation (``torch.ops.aten.linear``) takes the place of the one that "auto", a composite by name
-    or a bare rule has for linear operations. Only a strict composite, which is a list of selectors of your own, is
+    A rule for a linear operation (``torch.ops.aten.linear``) takes the place of the one that "auto", a composite by
+    name or a bare rule has for linear operations. Only a strict composite, a list of selectors of your own, is
     stronger. What decided is in the plan.
 
     Raises:
