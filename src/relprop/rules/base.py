@@ -46,7 +46,7 @@ class Step:
     reason: str = ""
     """Why this rule: the selector that chose it, or "default"."""
     layer: Any = None
-    """What a rule of linear operations knows of its operation, once it has asked."""
+    """What the rule has read off the arguments of its operation, once it has asked."""
 
     @property
     def saves(self) -> set[Node]:

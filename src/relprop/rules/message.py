@@ -7,6 +7,7 @@ activation does (z^B, w², flat, the identity through a sigmoid) send the releva
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +46,10 @@ class Message(NamedTuple):
         if into and self.c is not None and other.c is not None and other.c.dtype == self.c.dtype:
             return Message(other.c.add_(self.c), add(self.r, other.r))
         return Message(add(self.c, other.c), add(self.r, other.r))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Message:
+        """Both parts changed in the same way."""
+        return Message(*(None if part is None else change(part) for part in self))
 
     def scaled(self, factor: float | Tensor) -> Message:
         return Message(

@@ -1,8 +1,8 @@
-"""How the steps of a sequence lie in memory, and which samples take them: together, or packed.
+"""How the steps of a sequence lie in memory, and which samples take them: all together, or packed.
 
-A packed sequence has the samples with the most steps first and is [rows, ...]: the first step of every sample, then the
-second step of those that have one, and so on. In every step the samples that take it are the first so and so many, so
-going back in time, samples come in at the end, in the step that is their last.
+A packed sequence, [rows, ...], holds the first step of every sample, then the second step of those that have one, and
+so on. The samples with the most steps come first, so those that take step t are always the first ``sizes[t]``: on the
+way forward samples drop out behind them, on the way back they are added there, each in its last step.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+__all__ = ["Packed", "Together"]
 
 
 class Together:
@@ -43,9 +45,13 @@ class Together:
         """The value in every sample's first step."""
         return x[0]
 
-    def last(self, x: Tensor | None) -> Tensor | None:
+    def last(self, x: Tensor) -> Tensor:
         """The value in every sample's last step."""
-        return None if x is None else x[-1]
+        return x[-1]
+
+    def at_last(self, x: Tensor) -> Tensor:
+        """A sequence that has this value in every sample's last step, and zeros before."""
+        return torch.nn.functional.pad(x[None], (0, 0, 0, 0, self.number - 1, 0))
 
     def placed(self, amount: Tensor) -> Tensor:
         """What initial states keep, [layers, B, ...], with the samples where sequences have them."""
@@ -55,9 +61,14 @@ class Together:
         """The state of those samples that take this step."""
         return state
 
-    def ending(self, t: int, states: list[Any], ends: list[Any]) -> list[Any]:
-        """Going back in time: what the states receive in step t. Whose last step this is comes in from the end."""
-        return ends if t == self.number - 1 else states
+    def widened(self, t: int, x: Tensor | None, ends: Tensor | None = None) -> Tensor | None:
+        """Values of step t + 1, on the way back to step t: those samples that end with step t are added to them.
+
+        Args:
+            x: None before the last step, and where there is nothing at all.
+            ends: the values of every sample in its last step, [B, ...]; None for zeros.
+        """
+        return ends if x is None else x
 
 
 class Packed:
@@ -98,8 +109,11 @@ class Packed:
     def first(self, x: Tensor) -> Tensor:
         return x[: self.sizes[0]]
 
-    def last(self, x: Tensor | None) -> Tensor | None:
-        return None if x is None else x[self._last]
+    def last(self, x: Tensor) -> Tensor:
+        return x[self._last]
+
+    def at_last(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(self._before), *x.shape[1:]).index_copy(0, self._last, x)
 
     def placed(self, amount: Tensor) -> Tensor:
         """In the rows of the first step."""
@@ -109,19 +123,11 @@ class Packed:
     def onward(self, state: Tensor, step: Tensor) -> Tensor:
         return state[: len(step)]
 
-    def ending(self, t: int, states: list[Any], ends: list[Any]) -> list[Any]:
-        known = self.sizes[t + 1] if t + 1 < self.number else 0
-        if self.sizes[t] == known:
-            return states
-        return [_below(x, end, slice(known, self.sizes[t])) for x, end in zip(states, ends, strict=True)]
-
-
-def _below(x: Tensor | None, end: Tensor | None, rows: slice) -> Tensor | None:
-    """x with rows of ``end`` below it; None stands for zeros."""
-    if x is None and end is None:
-        return None
-    if end is None:
-        assert x is not None
-        return torch.nn.functional.pad(x, (0, 0, 0, rows.stop - rows.start))
-    above = end.new_zeros(rows.start, end.shape[1]) if x is None else x.expand(-1, end.shape[1])
-    return torch.cat([above, end[rows]])
+    def widened(self, t: int, x: Tensor | None, ends: Tensor | None = None) -> Tensor | None:
+        size = self.sizes[t]
+        if x is None:
+            return None if ends is None else ends[:size]
+        if size == len(x):
+            return x
+        added = x.new_zeros(size - len(x), x.shape[1]) if ends is None else ends[len(x) : size]
+        return torch.cat([x, added])
