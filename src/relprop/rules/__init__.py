@@ -14,7 +14,7 @@ from .pooling import Norm, Proportional, WinnerTakeAll
 from .powers import Cumulative, Power
 from .products import Quotient, Signal, Uniform
 from .recurrent import Recurrent
-from .softmax import CPLRP, AttnLRP, Taylor
+from .softmax import CPLRP, AttnLRP, Softmax
 from .sums import Sum
 from .table import TABLE, rule_for
 from .views import View
@@ -43,9 +43,9 @@ __all__ = [
     "Recurrent",
     "Rule",
     "Signal",
+    "Softmax",
     "Stop",
     "Sum",
-    "Taylor",
     "Uniform",
     "View",
     "WSquare",

@@ -14,6 +14,8 @@ from .base import Call
 from .gradient import FILLS, Gradient
 from .table import register
 
+__all__ = ["Packing"]
+
 aten = torch.ops.aten
 
 

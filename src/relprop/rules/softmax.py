@@ -1,9 +1,9 @@
 """Softmax and attention.
 
-AttnLRP (Achtibat et al., ICML 2024): the softmax by its Taylor expansion (Prop. 3.1), whose gradient form is its
-gradient; the products Q Kᵀ and A V by halves (Prop. 3.3). Around a fused kernel that makes a quarter of the kernel's
-own gradient for queries and keys, and a half for values. CP-LRP (Ali et al. 2022) holds the attention weights constant:
-all relevance goes to the values.
+AttnLRP (Achtibat et al., ICML 2024): the softmax by its Taylor expansion (Prop. 3.1), whose message is its gradient;
+the products Q Kᵀ and A V by halves (Prop. 3.3). Around a fused kernel that makes a quarter of the kernel's own gradient
+for queries and keys, and a half for values. CP-LRP (Ali et al. 2022) holds the attention weights constant: all
+relevance goes to the values.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from .gradient import Gradient
 from .message import NOTHING, Form
 from .table import register
 
+__all__ = ["CPLRP", "FUSED", "LOGSUMEXP", "SOFTMAX", "AttnLRP", "Softmax"]
+
 aten = torch.ops.aten
 
 FUSED = {aten.scaled_dot_product_attention.default}
@@ -30,14 +32,20 @@ LOGSUMEXP = {
 
 
 @dataclass(frozen=True)
-class Taylor(Gradient):
-    """Softmax by its first-order expansion: R_i = x_i (R_i / s_i - Σ_j R_j) s_i (AttnLRP Prop. 3.1), in gradient form.
+class Softmax(Gradient):
+    """Softmax by its first-order expansion: R_i = x_i (R'_i - s_i Σ_j R'_j) from R' of its output (AttnLRP, Prop. 3.1).
 
     It does not conserve: what is left of the expansion is booked as its remainder.
     """
 
+    # Nothing is to be done: the message is the plain gradient. With R'_j = s_j c_j, and ∂s_j/∂x_i = s_j (δ_ij - s_i),
+    #
+    #     R_i = x_i (s_i c_i - s_i Σ_j s_j c_j) = x_i Σ_j c_j ∂s_j/∂x_i
+    #
+    # so the coefficient of x_i is Σ_j c_j ∂s_j/∂x_i, and no s is divided by.
+
     def __str__(self) -> str:
-        return "Taylor()"
+        return "Softmax()"
 
 
 @dataclass(frozen=True)
@@ -87,5 +95,5 @@ def _inputs(node: Node) -> tuple[Any, Any, Any, Any]:
 
 
 register("attention", AttnLRP(), *FUSED)
-register("softmax", Taylor(), *SOFTMAX)
-register("logsumexp", Taylor(), *LOGSUMEXP)
+register("softmax", Softmax(), *SOFTMAX)
+register("logsumexp", Gradient(), *LOGSUMEXP)
