@@ -9,6 +9,7 @@ Cost").
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.fx import Node
 from ..graph.graph import calls
 from .plan import Plan
 from .run import Run
+from .schedule import Operation, operations_of
 
 
 @dataclass
@@ -34,55 +36,55 @@ class Checkpointed(Run):
     """A run that holds only what enters the parts of the network."""
 
     def _forward(self) -> None:
-        plan = self.plan
+        plan, schedule = self.plan, self.plan.schedule
         self.values.update(self._constants)
         self._parts = parts_of(plan)
         self._number = {node: i for i, part in enumerate(self._parts) for node in part.nodes}
         self._held: list[dict[Node, Any]] = []
-        # outputs, what is recorded and where relevance is read stay
-        self._staying = {o for o in plan.graph.outputs if isinstance(o, Node)}.union(
-            plan.roots, plan.sources, plan.keep
+        # outputs, what is recorded and where relevance is read stay, and what no operation here made
+        self._staying = {n for n in plan.graph.nodes if not calls(n)}.union(
+            (o for o in plan.graph.outputs if isinstance(o, Node)),
+            plan.roots,
+            plan.sources,
+            schedule.keep,
+            self._constants,
         )
-        last_use = self._last_use()
+        self._holding = self._operations(self._staying | schedule.saved)
+        freeing = self._operations(self._staying)
         for part in self._parts:
             self._held.append({n: self.values[n] for n in part.entering})
             self._now = len(self._held) - 1
             is_last = part is self._parts[-1]
-            self._execute(part.nodes, plan.last_use if is_last else last_use)
+            self._execute([(self._holding if is_last else freeing)[n] for n in part.nodes])
             if not is_last:
                 for node in part.nodes:
-                    if node in self.calls:
-                        self.calls[node].saved.clear()
+                    self.calls.pop(node, None)
 
-    def _last_use(self) -> dict[Node, list[Node]]:
-        """Operation -> the values that no later one takes."""
-        last = {used: node for node in self.plan.order for used in (node, *node.all_input_nodes) if calls(used)}
-        found: dict[Node, list[Node]] = {}
-        for used, node in last.items():
-            if used not in self._staying:
-                found.setdefault(node, []).append(used)
-        return found
+    def _operations(self, staying: Set[Node]) -> dict[Node, Operation]:
+        schedule = self.plan.schedule
+        found = operations_of(schedule.order, self.plan.steps, schedule.in_order, staying)
+        return {operation.node: operation for operation in found}
 
     def _reach(self, node: Node) -> None:
         number = self._number[node]
         if number == self._now:
             return
         self._now, values = number, self.values
-        for n in [n for n in values if calls(n) and n not in self._staying and n not in self._constants]:
+        for n in [n for n in values if n not in self._staying]:
             del values[n]
         values.update(self._held[number])
         if not self.retain:
             self._held[number] = {}
-        self._execute(self._parts[number].nodes, self.plan.last_use)
+        self._execute([self._holding[n] for n in self._parts[number].nodes])
 
 
 def parts_of(plan: Plan) -> list[Part]:
     """Parts that leave about equally much for the way back."""
-    sizes = [_size(node) if node in plan.steps else 0 for node in plan.order]
+    sizes = [_size(node) if node in plan.steps else 0 for node in plan.schedule.order]
     most = sum(sizes) / max(1, math.isqrt(len(plan.steps)))
     joined = _joined(plan)
     parts, size = [Part()], 0.0
-    for position, node in enumerate(plan.order):
+    for position, node in enumerate(plan.schedule.order):
         if size >= most and position not in joined:
             parts.append(Part())
             size = 0
@@ -96,7 +98,7 @@ def parts_of(plan: Plan) -> list[Part]:
 
 def _joined(plan: Plan) -> set[int]:
     """Positions where no part may begin: between an activation and what it may overwrite, or whose output it holds."""
-    position = {node: i for i, node in enumerate(plan.order)}
+    position = {node: i for i, node in enumerate(plan.schedule.order)}
     found: set[int] = set()
     for step in plan.steps.values():
         if step.kind == "activation":

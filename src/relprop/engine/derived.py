@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..graph.checksum import checksum
-from ..graph.graph import Graph, calls
+from ..graph.graph import Graph, Values, caller, calls
 
 
 class Derived:
@@ -23,11 +23,12 @@ class Derived:
     def __init__(self, graph: Graph, weights: Iterable[Node]):
         inputs = {n for n in graph.inputs if n is not None}
         fixed: set[Node] = set(graph.parameters)
-        self.nodes: list[Node] = []
+        self.nodes: dict[Node, Callable[[Values], Any]] = {}
+        """Operations on parameters alone, in order, and how they run."""
         for node in graph.nodes:
             if calls(node) and all(n in fixed for n in node.all_input_nodes) and node not in inputs:
                 fixed.add(node)
-                self.nodes.append(node)
+                self.nodes[node] = caller(node)
         used = {n for node in self.nodes for n in node.all_input_nodes} | set(weights)
         self.parameters = [n for n in graph.parameters if n in used]
         self._store: dict[Any, Any] = {}

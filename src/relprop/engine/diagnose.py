@@ -9,14 +9,18 @@ from torch.fx import Node
 
 from ..errors import warn
 from ..graph.graph import is_float, place
+from ..rules.base import Context, Step
 from ..rules.message import Message
+from .plan import Plan
 from .run import Run
+from .watch import Watcher
 
 
-def warn_of_growth(run: Run, seeds: dict[Node, Message], sent: list[Tensor | None]) -> None:
+def warn_of_growth(run: Run, seeds: dict[Node, Message], sent: list[Tensor | None], told: set[Plan]) -> None:
     """Warn if relevance is not finite or has grown out of proportion, and say where it began.
 
-    What the reverse sweep freed is needed to tell, so it costs another run: paid only if all is not well, and once.
+    What the reverse sweep freed is needed to tell, so it costs another run: paid only if all is not well, and once for
+    each plan, which is added to those that were told of.
     """
     size = sum(float(r.detach().abs().sum()) for r in sent if r is not None)
     # not the explained value: of two outputs that are compared it may be next to nothing
@@ -24,8 +28,8 @@ def warn_of_growth(run: Run, seeds: dict[Node, Message], sent: list[Tensor | Non
     if size <= GROWTH * start or (size == 0 and start == 0):
         return
     reason: str | None = "relevance is not finite, or has grown out of proportion: see the first such warning."
-    if not run.plan.diagnosed:
-        run.plan.diagnosed = True
+    if run.plan not in told:
+        told.add(run.plan)
         reason = diagnose(Run(run.plan, run.leaves, retain=True, hold=True, batch=run.batch), seeds, max(start, 1e-30))
     if reason:
         warn(reason)
@@ -35,14 +39,25 @@ GROWTH = 1e4
 """Relevance that grows by more than this factor from output to input is worth a warning."""
 
 
+class Sizes(Watcher):
+    """Σ|R| at the output of every operation, from the last one to the first."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[Node, Tensor]] = []
+
+    def arrives(self, step: Step, message: Message, run: Context) -> Message:
+        if message and (message.c is None or step.output in run.values):
+            self.found.append((step.node, message.relevance(run.values.get(step.output)).abs().sum()))
+        return message
+
+
 def diagnose(run: Run, seeds: dict[Node, Message], seed_size: float) -> str | None:
     """Sweep once more and name the first operation at which relevance stops being finite, or grows too much."""
-    run.flow = []
-    run.ledger = None
-    received = run.sweep(seeds)
+    sizes = Sizes()
+    received = run.sweep(seeds, [sizes])
     arrived = [(node, message.relevance(run.values.get(node)).abs().sum()) for node, message in received.items()]
     grown = None
-    for node, amount in run.flow + arrived:
+    for node, amount in sizes.found + arrived:
         size = float(amount)
         here = f"input {node.name}" if node.op == "placeholder" else f"the output of {place(node)}"
         if not math.isfinite(size):

@@ -2,53 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch.fx import Node
 
 from ..composites import Composite
 from ..graph.graph import Graph, module_path, operation, source_line
 from ..rules.base import Step
 from ..select import Scope
-from .derived import Derived
-
-aten = torch.ops.aten
+from .schedule import Schedule
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Plan:
     """The steps of one propagation, in order of execution. ``print(plan)`` shows them as a table."""
 
     graph: Graph
-    steps: dict[Node, Step]
-    sources: list[Node]
+    steps: Mapping[Node, Step]
+    sources: Sequence[Node]
     """Where relevance is read: the explained inputs, and embeddings of explained integer inputs."""
-    roots: list[Node]
+    roots: Sequence[Node]
     """The leaves of the output where relevance may start."""
     composite: Composite
-    gaps: list[Node]
+    gaps: Sequence[Node]
+    """Operations without a rule."""
     scope: Scope
-    dependent: set[Node] = field(default_factory=set)
+    dependent: Set[Node]
     """Nodes whose value depends on an explained input."""
-    bias: str = "absorb"
-    order: list[Node] = field(default_factory=list)
-    last_use: dict[Node, list[Node]] = field(default_factory=dict)
-    """Node -> values that are not needed by the forward run after it."""
-    saved: set[Node] = field(default_factory=set)
-    """Values that the reverse sweep needs."""
-    keep: set[Node] = field(default_factory=set)
-    """Values that are asked for afterwards."""
-    release: dict[Node, list[Node]] = field(default_factory=dict)
-    """Step -> saved values that nothing needs after it in the reverse sweep."""
-    derived: Derived = field(init=False)
-    """Weights computed from parameters alone."""
-    contiguous: set[Node] = field(default_factory=set)
-    """Values that an operation needs in memory as the model has them: convolutions here put channels last."""
-    diagnosed: bool = False
-    """Whether a warning has named the operation at which relevance gets out of hand."""
+    bias: str
+    schedule: Schedule
 
     @property
     def input_names(self) -> list[str]:
@@ -65,9 +49,6 @@ class Plan:
 
     def __reduce__(self) -> Any:
         return PrintedPlan, (str(self), self.input_names, self.convolved)
-
-    def kept_as(self, step: Step) -> Node:
-        return next(iter(step.node.users)) if step.output_is_relu else step.node
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("node", "operation", "module", "rule", "chosen by", "source")]

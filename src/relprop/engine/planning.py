@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from torch.fx import Node
 
@@ -18,7 +18,7 @@ from ..rules.table import TABLE
 from ..select import Scope
 from .activity import active_nodes, ancestors, dependent_nodes, picks, stopped_nodes
 from .plan import Plan
-from .schedule import assign_forms, schedule_values
+from .schedule import schedule_of, with_forms, without_masks
 
 
 @dataclass
@@ -78,9 +78,9 @@ def make_plan(
     chosen = _choose(scope, composite)
     stopped = stopped_nodes(scope, chosen, active)
 
-    plan = Plan(graph, {}, sources, roots, composite, [], scope, dependent, bias)
+    gaps: list[Node] = []
     reached: set[Node] = {r for r in roots if r in active}
-    steps: list[Step] = []
+    found: list[Step] = []
     for node in reversed(list(graph.nodes)):
         if node not in reached or node in sources:
             continue
@@ -89,7 +89,7 @@ def make_plan(
             continue
         candidates = tuple(n for n in node.all_input_nodes if n in active)
         if node not in chosen:
-            plan.gaps.append(node)
+            gaps.append(node)
             reached |= set(candidates)
             continue
         rule, reason = chosen[node]
@@ -107,25 +107,23 @@ def make_plan(
         )
         if (complaint := rule.supports(step)) is not None:
             raise RuleError(f"rule {rule} does not suit {place(node)}: {complaint}.")
-        step.active = tuple(n for n in candidates if rule.carries(step, n))
-        reached |= set(step.active)
-        steps.append(step)
-    plan.gaps.reverse()
+        found.append(replace(step, active=tuple(n for n in candidates if rule.carries(step, n))))
+        reached |= set(found[-1].active)
+    gaps.reverse()
     if strict:
-        refuse_gaps(plan)
-    plan.steps = {step.node: step for step in reversed(steps)}
-    assign_forms(plan)
-    schedule_values(plan, set(keep))
-    return plan
+        refuse_gaps(gaps)
+    steps = with_forms(graph, roots, {step.node: step for step in reversed(found)})
+    steps = without_masks(steps, set(keep))
+    schedule = schedule_of(graph, steps, roots, set(keep))
+    return Plan(graph, steps, sources, roots, composite, gaps, scope, dependent, bias, schedule)
 
 
-def refuse_gaps(plan: Plan, seeded: Iterable[Node] | None = None) -> None:
+def refuse_gaps(gaps: Sequence[Node], seeded: Iterable[Node] | None = None) -> None:
     """Raise if relevance that starts at the seeded nodes (default: all roots) meets an operation without a rule.
 
     Raises:
         UnsupportedOperation: naming the first one, and how many more there are.
     """
-    gaps = plan.gaps
     if gaps and seeded is not None:
         behind = ancestors(list(seeded))
         gaps = [n for n in gaps if n in behind]
@@ -133,7 +131,7 @@ def refuse_gaps(plan: Plan, seeded: Iterable[Node] | None = None) -> None:
         raise UnsupportedOperation(_explain_gaps(gaps))
 
 
-def _explain_gaps(gaps: list[Node]) -> str:
+def _explain_gaps(gaps: Sequence[Node]) -> str:
     first = gaps[0]
     more = f" ({len(gaps) - 1} more such operations: lrp.check(x) lists them all.)" if len(gaps) > 1 else ""
     return (

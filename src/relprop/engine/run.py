@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import operator
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..graph.graph import READING, Graph
+from ..errors import RelpropError, RuleError, reason_of
+from ..graph.graph import READING, Graph, place
 from ..rules.base import Call, Step
 from ..rules.gradient import Source
-from ..rules.message import Message, add
+from ..rules.message import NO_MESSAGE, Message
+from .inbox import Inbox, Parts
 from .ledger import Ledger
 from .plan import Plan
 from .samples import Samples
+from .schedule import Operation
+from .watch import Watcher
 
 
 class StandIns(NamedTuple):
@@ -61,10 +64,12 @@ class Run:
         self.calls: dict[Node, Call] = {}
         self.ledger: Ledger | None = None
         self.leaves, self.batch, self.stand_ins = leaves, batch, stand_ins
-        self.flow: list[tuple[Node, Tensor]] | None = None
+        self._weakly = weakref.proxy(self)  # calls are the run's: a cycle would hold values until a garbage collection
         self._anchor = torch.zeros((), requires_grad=True)
         self._load(leaves)
-        self._derived = {} if differentiable else stand_ins.derived if stand_ins else plan.derived.current(self.values)
+        self._derived = (
+            {} if differentiable else stand_ins.derived if stand_ins else plan.schedule.derived.current(self.values)
+        )
         self._constants = {} if differentiable else self._derived_constants()
         # the gradients of fused attention kernels have no gradient themselves
         kernels = sdpa_kernel(SDPBackend.MATH) if differentiable else nullcontext()
@@ -74,15 +79,15 @@ class Run:
     # -- forward ------------------------------------------------------------------------------------------------------
 
     def _load(self, leaves: list[Any]) -> None:
-        graph = self.plan.graph
+        graph, values, shapes = self.plan.graph, self.values, self.shapes
         for node, leaf in zip(graph.inputs, leaves, strict=True):
             if node is not None:
                 own = self._own(leaf)
-                self.values[node] = own.contiguous() if node in self.plan.contiguous else own
-                self.shapes[node] = leaf.shape
+                values[node] = own.contiguous() if node in self.plan.schedule.in_order else own
+                shapes[node] = leaf.shape
         for node, value in (self.stand_ins.parameters if self.stand_ins else parameters_of(graph)).items():
-            self.values[node] = self._own(value)
-            self.shapes[node] = value.shape
+            values[node] = self._own(value)
+            shapes[node] = value.shape
 
     def _own(self, value: Tensor) -> Tensor:
         if value.is_inference():  # autograd, which some rules use, saves nothing that was made under inference_mode
@@ -90,29 +95,30 @@ class Run:
         return value if self.differentiable else value.detach()
 
     def _forward(self) -> None:
+        schedule = self.plan.schedule
         self.values.update(self._constants)
-        self._execute(self.plan.order, self.plan.last_use)
+        self._execute(schedule.everything if self.differentiable else schedule.operations)
 
-    def _execute(self, nodes: Iterable[Node], last_use: dict[Node, list[Node]]) -> None:
+    def _execute(self, operations: Iterable[Operation]) -> None:
         """Run operations in order, and free every value after its last use."""
-        steps, values = self.plan.steps, self.values
-        this = weakref.proxy(self)  # calls belong to the run: a cycle would keep all values until a garbage collection
-        for node in nodes:
-            if node in self._constants:
-                continue
-            step = steps.get(node)
-            if step is None:
-                value = run_node(node, values)
-            else:
-                call = self.calls.setdefault(node, Call(step, this))
-                value = step.rule.forward(call)
-            if node in self.plan.contiguous:
+        values, shapes, calls, hold = self.values, self.shapes, self.calls, self.hold
+        for node, run, step, frees, in_order in operations:
+            try:
+                if step is None:
+                    value = run(values)
+                else:
+                    call = calls[node] = Call(step, self._weakly)
+                    value = step.rule.forward(call)
+            except Exception as error:
+                error.add_note(f"Raised by {place(node)}.")
+                raise
+            if in_order:
                 value = value.contiguous()
             values[node] = value
             if isinstance(value, Tensor):
-                self.shapes[node] = value.shape
-            for used in last_use.get(node, ()):
-                if used not in self._constants and not self.hold:
+                shapes[node] = value.shape
+            if not hold:
+                for used in frees:
                     values.pop(used, None)
 
     @property
@@ -128,7 +134,7 @@ class Run:
             step is not None
             and step.kind in ("dense", "convolution", "affine", "add")
             and len(node.users) == 1
-            and node not in self.plan.saved
+            and node not in self.plan.schedule.saved
             and node not in self.plan.roots
             and not self.differentiable
             and not self.hold
@@ -167,8 +173,8 @@ class Run:
         values = dict(self.values)
         found: dict[Node, Any] = {}
         with torch.no_grad():
-            for node in self.plan.derived.nodes:
-                found[node] = values[node] = self.derived(node, lambda n=node: run_node(n, values))  # type: ignore[misc]
+            for node, run in self.plan.schedule.derived.nodes.items():
+                found[node] = values[node] = self.derived(node, lambda run=run: run(values))  # type: ignore[misc]
         for node, value in found.items():
             if isinstance(value, Tensor):
                 self.shapes[node] = value.shape
@@ -181,9 +187,6 @@ class Run:
     @property
     def is_traced(self) -> bool:
         return self.stand_ins is not None
-
-    def kept_as(self, step: Step) -> Node:
-        return self.plan.kept_as(step)
 
     def reason_for(self, node: Node) -> str:
         """How the share of a constant is booked."""
@@ -210,67 +213,57 @@ class Run:
 
     # -- the reverse sweep --------------------------------------------------------------------------------------------
 
-    def sweep(
-        self,
-        seeds: dict[Node, Message],
-        masks: dict[Node, Callable[[Tensor], Tensor]] | None = None,
-        record: dict[Node, Tensor | None] | None = None,
-    ) -> dict[Node, Message]:
+    def sweep(self, seeds: Mapping[Node, Message], watchers: Sequence[Watcher] = ()) -> dict[Node, Message]:
         """Hand relevance back from the seeds. Returns the messages that reached the sources."""
+        inbox, in_memory = Inbox(seeds), not self.differentiable
         with torch.set_grad_enabled(self.differentiable):
-            return self._sweep(dict(seeds), masks or {}, record if record is not None else {})
-
-    def _sweep(
-        self,
-        messages: dict[Node, Message],
-        masks: dict[Node, Callable[[Tensor], Tensor]],
-        record: dict[Node, Tensor | None],
-    ) -> dict[Node, Message]:
-        plan = self.plan
-        sources = set(plan.sources)
-        for node in [n for n in messages if n.target is operator.getitem]:
-            self._file(node, messages.pop(node), messages)
-        for node, step in reversed(plan.steps.items()):
-            self._reach(node)
-            message = messages.pop(node, Message())
-            call = self.calls[node]
-            if message or call.messages:
-                if node in masks:
-                    message = self._mask(node, message, masks[node])
-                if node in record:
-                    record[node] = add(record[node], message.relevance(self.values[node]))
-                if self.flow is not None and message and (message.c is None or node in self.values):
-                    self.flow.append((node, message.relevance(self.values.get(node)).abs().sum()))
-                for source, sent in zip(step.active, step.rule.backward(call, message), strict=True):
-                    if sent:
-                        self._file(source, sent, messages, step.rule.sends_new and not self.differentiable)
-            call.messages.clear()
-            if not self.retain:
-                call.saved.clear()
-                for saved in plan.release.get(node, ()):
-                    self.values.pop(saved, None)
-        return {n: m for n, m in messages.items() if n in sources}
+            for step in self.plan.schedule.back:
+                self._reach(step.node)
+                message, parts = inbox.take(step.node)
+                if message is not None or parts:
+                    message, call = message or NO_MESSAGE, self._call(step, parts)
+                    for watcher in watchers:
+                        message = watcher.arrives(step, message, self)
+                    try:
+                        sent = step.rule.backward(call, message)
+                    except Exception as error:
+                        raise_noted(error, step)
+                    for watcher in watchers:
+                        watcher.is_sent(step, sent, self)
+                    for node, part in zip(step.active, sent, strict=True):
+                        if part.c is not None or part.r is not None:
+                            inbox.add(node, part, in_memory and step.rule.sends_new)
+                if not self.retain:
+                    self._free(step)
+        return inbox.left(self.plan.sources)
 
     def _reach(self, node: Node) -> None:
         """The reverse sweep comes to an operation."""
 
-    def _file(self, node: Node, message: Message, messages: dict[Node, Message], new: bool = False) -> None:
-        """Add a message to a node; one to a single output of several goes to the operation that made them."""
-        if node.target is operator.getitem:
-            parent, index = node.args
-            slots = self.calls[parent].messages if parent in self.calls else {}  # type: ignore[index]
-            slots[index] = slots[index].plus(message) if index in slots else message  # type: ignore[index]
-        else:
-            messages[node] = messages[node].plus(message, into=new) if node in messages else message
+    def _call(self, step: Step, parts: Parts | None) -> Call:
+        call = self.calls.get(step.node) or Call(step, self._weakly)
+        call.messages = parts or {}
+        return call
 
-    def _mask(self, node: Node, message: Message, mask: Callable[[Tensor], Tensor]) -> Message:
-        value = self.values[node]
-        kept = mask(value)
-        masked = message.scaled(kept)
-        if self.ledger is not None:
-            lost = message.relevance(value) - masked.relevance(value)
-            self.book("masked", node, lost, node)
-        return masked
+    def _free(self, step: Step) -> None:
+        """Let go of what no other operation needs on the way back."""
+        self.calls.pop(step.node, None)
+        for node in self.plan.schedule.release.get(step.node, ()):
+            self.values.pop(node, None)
+
+
+def raise_noted(error: Exception, step: Step) -> NoReturn:
+    """An error inside of a rule, with the operation that the rule was for.
+
+    Raises:
+        RuleError: naming both. What is the user's own to handle stays as it is, with a note: errors of relprop,
+            warnings that were made errors, and a lack of memory.
+    """
+    where = f"the rule {step.rule} of {place(step.node)}"
+    if isinstance(error, (RelpropError, Warning, MemoryError, torch.OutOfMemoryError)):
+        error.add_note(f"Raised by {where}.")
+        raise error
+    raise RuleError(f"{where} raised {reason_of(error)}") from error
 
 
 def parameters_of(graph: Graph) -> dict[Node, Tensor]:

@@ -8,6 +8,7 @@ the expert that they are sent to) or packed, ``inner`` is the sample of every ro
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,7 +41,9 @@ class Samples:
         sources: what is explained.
     """
 
-    def __init__(self, graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int, sources: list[Node]):
+    def __init__(
+        self, graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int, sources: Sequence[Node]
+    ):
         self.graph, self.shapes, self.values, self.batch, self.sources = graph, shapes, values, batch, sources
         self.axes: dict[Node, Any] = {}
         """Node -> (dimension, inner) for every tensor that holds samples."""

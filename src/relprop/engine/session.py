@@ -28,6 +28,7 @@ from .question import PLAIN, Answer, How, Question, Wrt
 from .run import Run
 from .seeds import Seed, roots_for, seed_inside, seed_messages, seed_of, start_of
 from .sources import relevances_of, sources_of
+from .watch import Masks, Record, Watcher
 
 BIAS_POLICIES = ("absorb", "redistribute", "zero")
 
@@ -54,10 +55,12 @@ class Session:
         self.capturer, self.bias = capturer, bias
         self.composite: Composite | None = of(composite)
         self._plans: dict[Any, tuple[Graph, Plan]] = {}
+        self._told: set[Plan] = set()
+        """Plans of which a warning has named the operation where relevance gets out of hand."""
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: the model, composite and policy. It is captured anew when it is used."""
-        return {**self.__dict__, "_plans": {}}
+        return {**self.__dict__, "_plans": {}, "_told": set()}
 
     def answers(self, given: Given, question: Question, how: How = PLAIN) -> Iterator[Answer]:
         """An answer to every target of a question, from one forward run.
@@ -73,7 +76,7 @@ class Session:
             run = _forward(plan, given, how, retain=len(question.targets) > 1)
         for target in question.targets:
             with own_modes():
-                answer = _answer(run, target, question, places, how.accounting)
+                answer = self._answer(run, target, question, places, how.accounting)
             yield answer
 
     def graph(self, given: Given) -> Graph:
@@ -117,6 +120,7 @@ class Session:
         if key not in self._plans:
             if len(self._plans) > self.limit:
                 self._plans.clear()
+                self._told.clear()
             sources = sources_of(graph, chosen, wrt)
             starts = [o for o in graph.outputs if isinstance(o, Node) and is_float(o)] if roots is None else list(roots)
             made = make_plan(
@@ -131,6 +135,32 @@ class Session:
             )
             self._plans[key] = (graph, made)  # the graph is kept alive, so that its id stays its own
         return self._plans[key][1]
+
+    def _answer(self, run: Run, target: Any, question: Question, places: Places, accounting: bool) -> Answer:
+        plan, graph, outputs = run.plan, run.plan.graph, run.outputs
+        if places.start is not None and places.chosen is not None:
+            found = seed_inside(run.values[places.start], places.chosen, question.seed)
+            seeds = {places.start: Message(found.coefficients[0])}
+        else:
+            found = seed_of(target, outputs, graph.unflatten_output, question.seed)
+            seeds = seed_messages(graph, plan, found)
+        refuse_gaps(plan.gaps, seeds)
+        ledger = open_ledger(run, found, seeds) if accounting else None
+        record, watchers = Record(places.recorded.values()), list[Watcher]()
+        if places.masks:
+            watchers.append(Masks(places.masks))
+        if places.recorded:
+            watchers.append(record)
+        messages = run.sweep(seeds, watchers)
+        relevances = relevances_of(plan, run, messages, ledger)
+        warn_of_growth(run, seeds, relevances, self._told)
+        kept = {}
+        for name, node in places.recorded.items():
+            relevance = record.found[node]
+            if node in plan.sources and node in messages:
+                relevance = messages[node].relevance(run.values[node])
+            kept[name] = or_zeros(relevance, run.values[node]).contiguous()
+        return Answer(relevances, found.target, found.value, ledger, kept, outputs, plan)
 
 
 @dataclass(frozen=True)
@@ -177,28 +207,6 @@ def _forward(plan: Plan, given: Given, how: How, retain: bool) -> Run:
     kind = Checkpointed if how.checkpoint and not how.differentiable else Run
     leaves = list(given.leaves)
     return kind(plan, leaves, retain=retain, differentiable=how.differentiable, batch=given.samples)
-
-
-def _answer(run: Run, target: Any, question: Question, places: Places, accounting: bool) -> Answer:
-    plan, graph, outputs = run.plan, run.plan.graph, run.outputs
-    if places.start is not None and places.chosen is not None:
-        found = seed_inside(run.values[places.start], places.chosen, question.seed)
-        seeds = {places.start: Message(found.coefficients[0])}
-    else:
-        found = seed_of(target, outputs, graph.unflatten_output, question.seed)
-        seeds = seed_messages(graph, plan, found)
-    refuse_gaps(plan, seeds)
-    ledger = open_ledger(run, found, seeds) if accounting else None
-    hidden: dict[Node, Tensor | None] = dict.fromkeys(places.recorded.values())
-    messages = run.sweep(seeds, places.masks, hidden)
-    relevances = relevances_of(plan, run, messages, ledger)
-    warn_of_growth(run, seeds, relevances)
-    kept = {}
-    for name, node in places.recorded.items():
-        if node in plan.sources and node in messages:
-            hidden[node] = messages[node].relevance(run.values[node])
-        kept[name] = or_zeros(hidden[node], run.values[node]).contiguous()
-    return Answer(relevances, found.target, found.value, ledger, kept, outputs, plan)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -7,14 +7,16 @@ model at every run) or inputs. Passes make a new canonical graph out of it and n
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.fx import Node
+from torch.fx.node import map_arg
 
 READING = threading.RLock()
 """Held while a model is captured and while parameters are read: torch.export swaps them for stand-ins meanwhile."""
@@ -73,6 +75,25 @@ class Graph:
 
     def unflatten_output(self, leaves: list[Any]) -> Any:
         return pytree.tree_unflatten(leaves, self.out_spec)
+
+
+Values = Mapping[Node, Any]
+
+
+def caller(node: Node) -> Callable[[Values], Any]:
+    """A function that runs an operation on the values of its inputs; what can be looked up before it runs is."""
+    target: Any = node.target
+    kwargs, given = node.kwargs, [a for a in node.args if isinstance(a, Node)]
+    rest = node.args[len(given) :]
+    if len(given) != len(node.all_input_nodes) or any(isinstance(a, Node) for a in rest):  # also in lists, or by name
+        return lambda values: target(*map_arg(node.args, values.__getitem__), **map_arg(kwargs, values.__getitem__))
+    if len(given) == 1:
+        (x,) = given
+        return lambda values: target(values[x], *rest, **kwargs)
+    if not given:
+        return lambda values: target(*rest, **kwargs)
+    taken = itemgetter(*given)
+    return lambda values: target(*taken(values), *rest, **kwargs)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ class Program:
     def weights(self) -> list[Tensor] | None:
         """The parameters as they are now, and what was computed from them; None if that has to be computed anew."""
         parameters = parameters_of(self.plan.graph)
-        store = self.plan.derived.current(dict(parameters))
+        store = self.plan.schedule.derived.current(dict(parameters))
         if any(key not in store for key in self.derived):
             return None
         return [*self.constants, *(p.detach() for p in parameters.values()), *(store[key] for key in self.derived)]
@@ -148,7 +148,7 @@ def trace(
     if any(node.target is PACK for node in plan.graph.nodes):
         raise CaptureError(PACKED)
     parameters = parameters_of(plan.graph)
-    store = dict(plan.derived.current(dict(parameters)))
+    store = dict(plan.schedule.derived.current(dict(parameters)))
     tensors = [i for i, x in enumerate(leaves) if isinstance(x, Tensor)]
 
     def run(weights: list[Tensor], inputs: list[Tensor], target: Tensor | None) -> Any:

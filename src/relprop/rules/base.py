@@ -11,19 +11,21 @@ and :func:`rule_for` does the same for an operation of your own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..graph.graph import Values, caller
 from .message import NOTHING, RELEVANCE, Form, Message
 
 Messages = Sequence[Message]
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Step:
     """One active operation of a plan: the node, its rule, and what is known before anything runs."""
 
@@ -45,12 +47,26 @@ class Step:
     """True if a ledger is kept."""
     reason: str = ""
     """Why this rule: the selector that chose it, or "default"."""
-    layer: Any = None
-    """What the rule has read off the arguments of its operation, once it has asked."""
 
-    @property
+    @cached_property
     def saves(self) -> set[Node]:
+        """The tensors that the reverse sweep needs."""
         return self.rule.saves(self)
+
+    @cached_property
+    def output(self) -> Node:
+        """The node whose value serves as the output."""
+        return next(iter(self.node.users)) if self.output_is_relu else self.node
+
+    @cached_property
+    def known(self) -> Any:
+        """What the rule could look up before anything runs."""
+        return self.rule.look_up(self)
+
+    @cached_property
+    def run(self) -> Callable[[Values], Any]:
+        """Runs the operation on the values of its inputs."""
+        return caller(self.node)
 
 
 class Rule:
@@ -85,6 +101,10 @@ class Rule:
         """The tensors that the reverse sweep needs: inputs of the step, or its own node for the output."""
         return set()
 
+    def look_up(self, step: Step) -> Any:
+        """Whatever can be told of an operation before it runs, once for all runs: it is then in ``call.step.known``."""
+        return None
+
     def forward(self, call: Call) -> Any:
         """Run the operation."""
         return call.run()
@@ -115,9 +135,6 @@ class Context(Protocol):
     def book(self, reason: str, place: Node, amount: Tensor, shaped_as: Node) -> None:
         """Tell the ledger what was absorbed at a place: relevance in the shape of a node."""
 
-    def kept_as(self, step: Step) -> Node:
-        """The node whose value serves as the output of a step."""
-
     def reason_for(self, node: Node) -> str:
         """How the share of a constant is booked."""
 
@@ -140,46 +157,36 @@ class Context(Protocol):
         """Whether an activation may be computed in the memory of its input."""
 
 
-@dataclass
 class Call:
     """One operation in one run, as its rule sees it."""
 
-    step: Step
-    context: Context
-    saved: dict[str, Any] = field(default_factory=dict)
-    """Whatever the rule's forward leaves for its backward."""
-    messages: dict[int, Message] = field(default_factory=dict)
-    """Messages to the single outputs of an operation that returns several."""
+    __slots__ = ("active", "context", "messages", "node", "saved", "step", "values")
 
-    @property
-    def node(self) -> Node:
-        return self.step.node
-
-    @property
-    def active(self) -> tuple[Node, ...]:
-        return self.step.active
+    def __init__(self, step: Step, context: Context):
+        self.step, self.node, self.active = step, step.node, step.active
+        self.context, self.values = context, context.values
+        self.saved: dict[str, Any] = {}
+        """Whatever the rule's forward leaves for its backward."""
+        self.messages: dict[int, Message] = {}
+        """Messages to the single outputs of an operation that returns several."""
 
     @property
     def output(self) -> Any:
-        return self.context.values[self.context.kept_as(self.step)]
+        return self.values[self.step.output]
 
     def value(self, argument: Any) -> Any:
         """The value of an argument: that of the node in this run, or the argument itself."""
-        return self.context.values[argument] if isinstance(argument, Node) else argument
+        return self.values[argument] if isinstance(argument, Node) else argument
 
     def shape(self, node: Node) -> torch.Size:
         return self.context.shapes[node]
 
     def run(self, replaced: dict[Node, Any] | None = None) -> Any:
         """Run the operation, with other values for some of its inputs."""
-        values = self.context.values
-
-        def load(n: Node) -> Any:
-            return replaced[n] if replaced and n in replaced else values[n]
-
-        args = torch.fx.node.map_arg(self.node.args, load)
-        kwargs = torch.fx.node.map_arg(self.node.kwargs, load)
-        return self.node.target(*args, **kwargs)  # type: ignore[operator]
+        values = self.values
+        if replaced:
+            values = {n: replaced[n] if n in replaced else values[n] for n in self.node.all_input_nodes}
+        return self.step.run(values)
 
     def book(
         self, reason: str, amount: Callable[[], Tensor], node: Node | None = None, place: Node | None = None

@@ -17,7 +17,7 @@ from torch.fx import Node
 
 from ..graph import kernels
 from ..graph.ops import affine, channelwise, grouped_product, mapped_bias, padded_convolution
-from .base import Call, argument_of
+from .base import Call, Step, argument_of
 
 aten = torch.ops.aten
 
@@ -213,12 +213,9 @@ class Affine(Layer):
         return channelwise(b, self.x.meta["val"].ndim)
 
 
-def layer_in(call: Call) -> Layer:
-    """The layer that a call is, ready to be applied."""
-    if call.step.layer is None:
-        call.step.layer = layer_of(call.node, lambda n: n not in call.active)
-    layer: Layer = call.step.layer
-    return layer.bind(call)
+def layer_in(step: Step) -> Layer | None:
+    """The layer that a step is: an operation that is linear in its active input."""
+    return layer_of(step.node, lambda n: n not in step.active)
 
 
 def layer_of(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:

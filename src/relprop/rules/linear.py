@@ -23,7 +23,7 @@ from torch.fx import Node
 
 from ..errors import RuleError
 from .base import Step
-from .layers import layer_of
+from .layers import layer_in
 from .message import (
     Message,
     at_least,
@@ -276,5 +276,5 @@ def _less_rounding(part: Tensor, z: Tensor, direction: int) -> Tensor:
 
 
 def _has_no_bias(step: Step) -> bool:
-    layer = layer_of(step.node, lambda n: n not in step.active)
+    layer = layer_in(step)
     return layer is None or layer.bias is None

@@ -76,6 +76,9 @@ def product(a: Tensor, c: Tensor) -> Tensor:
     return (a.conj() * c).real if c.is_complex() else a * c
 
 
+NO_MESSAGE = Message()
+
+
 def stabilise(z: Tensor, epsilon: float | Tensor) -> Tensor:
     """``z + epsilon * sign(z)`` with sign(0) = +1."""
     return z + sign(z) * epsilon if torch.is_grad_enabled() else sign(z).mul_(epsilon).add_(z)

@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from ..errors import RuleError
 from .base import Call, Messages, Rule, Step
-from .layers import Layer, layer_in, layer_of
+from .layers import Layer, layer_in
 from .message import COEFFICIENT, RELEVANCE, Form, Message
 
 
@@ -136,10 +136,12 @@ class LinearRule(Rule):
     """A rule for operations z = W a + b with a constant weight."""
 
     def supports(self, step: Step) -> str | None:
-        layer = layer_of(step.node, lambda n: n not in step.active)
-        if layer is None:
+        if layer_in(step) is None:
             return "it is defined for linear operations with a constant weight"
         return None
+
+    def look_up(self, step: Step) -> Layer | None:
+        return layer_in(step)
 
     def form(self, step: Step) -> Form:
         return COEFFICIENT | (RELEVANCE if step.bias == "redistribute" else Form())
@@ -148,7 +150,7 @@ class LinearRule(Rule):
         return {step.node, *step.active}
 
     def forward(self, call: Call) -> Any:
-        layer = layer_in(call)
+        layer: Layer = call.step.known.bind(call)
         a, w, b = call.value(layer.x), call.value(layer.weight), call.value(layer.bias)
         if b is None:
             return layer.run(a, w, None)
@@ -159,7 +161,7 @@ class LinearRule(Rule):
         return z + layer.spread_bias(b)
 
     def backward(self, call: Call, message: Message) -> Messages:
-        layer = layer_in(call)
+        layer: Layer = call.step.known.bind(call)
         neurons = Neurons(call, layer, message)
         sent = self.propagate(neurons)
         spread = neurons.redistributed()

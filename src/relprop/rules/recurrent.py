@@ -23,7 +23,7 @@ from .cells import EQUATIONS, Recursion
 from .gates import GATES, GatePolicy
 from .message import COEFFICIENT, RELEVANCE, Form, Message, stabiliser
 from .neurons import check_number
-from .signature import CELLS, LAYERS, signature_of
+from .signature import CELLS, LAYERS, Signature
 from .table import register
 from .time import Packed, Together
 from .unrolled import Unrolled
@@ -56,16 +56,19 @@ class Recurrent(Rule):
     def supports(self, step: Step) -> str | None:
         if step.node.target not in LAYERS and step.node.target not in CELLS:
             return "it is meant for LSTM, GRU and RNN layers and cells"
-        return "its weights depend on the input" if set(signature_of(step).weights) & set(step.active) else None
+        return "its weights depend on the input" if set(step.known.weights) & set(step.active) else None
+
+    def look_up(self, step: Step) -> Signature:
+        return Signature(step.node)
 
     def form(self, step: Step) -> Form:
         return COEFFICIENT | (RELEVANCE if step.bias == "redistribute" else Form())
 
     def saves(self, step: Step) -> set[Node]:
-        return {n for n in signature_of(step).variables if n not in step.active} if step.accounting else set()
+        return {n for n in step.known.variables if n not in step.active} if step.accounting else set()
 
     def forward(self, call: Call) -> Any:
-        op, accumulate = signature_of(call.step), call.context.accumulate
+        op, accumulate = call.step.known, call.context.accumulate
         x = op.inside(call.value(op.x))
         states = [op.state_inside(call.value(n)) for n in op.states]
         steps = Together(x) if op.sizes is None else Packed(call.value(op.sizes), x.device)
@@ -80,7 +83,7 @@ class Recurrent(Rule):
         return op.results(x, [torch.stack(final) for final in zip(*(run.final for run in runs), strict=True)])
 
     def backward(self, call: Call, message: Message) -> Messages:
-        op = signature_of(call.step)
+        op = call.step.known
         above, finals = op.arriving(call.messages or {0: message}, call.context.accumulate)
         recursions = self._recursions(call)
         initial: list[list[Message]] = [[]] * len(recursions)
@@ -106,7 +109,7 @@ class Recurrent(Rule):
 
     def _sent(self, call: Call, to_x: Message, to_states: list[Message]) -> Messages:
         """The messages to what is explained. What any other input gets is booked: the share of a constant."""
-        op, steps, accumulate = signature_of(call.step), call.saved["steps"], call.context.accumulate
+        op, steps, accumulate = call.step.known, call.saved["steps"], call.context.accumulate
         sent = {node: Message() for node in op.variables}
         for node, message in zip(op.variables, [to_x, *to_states], strict=True):
             inside, outside = (op.inside, op.outside) if node is op.x else (op.state_inside, op.state_outside)
@@ -119,7 +122,7 @@ class Recurrent(Rule):
 
     def _book(self, call: Call, reason: str, amount: Tensor) -> None:
         """Amounts come as sequences: with the samples where the input has them."""
-        op = signature_of(call.step)
+        op = call.step.known
         call.book(reason, lambda: op.outside(amount), node=op.x)
 
 

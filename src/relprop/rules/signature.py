@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from .base import Step
 from .message import Message
 from .unrolled import Parameters
 
-__all__ = ["CELLS", "LAYERS", "Signature", "signature_of"]
+__all__ = ["CELLS", "LAYERS", "Signature"]
 
 aten = torch.ops.aten
 
@@ -33,14 +32,6 @@ CELLS: dict[Any, Callable[..., Any]] = {
     aten.rnn_tanh_cell.default: torch.rnn_tanh,
     aten.rnn_relu_cell.default: torch.rnn_relu,
 }
-
-
-def signature_of(step: Step) -> Signature:
-    """That of a step's operation, read once."""
-    if step.layer is None:
-        step.layer = Signature(step.node)
-    signature: Signature = step.layer
-    return signature
 
 
 class Signature:
