@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ..capture.capturer import Capturer
 from ..errors import InputError
 from ..graph.graph import Graph, is_float
+from ..rules.message import is_finite
 from .ids import token_nodes
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -64,7 +65,16 @@ def check_inputs(leaves: list[Any], capturer: Capturer) -> None:
         if x.ndim and not capturer.lives_on(x.device):
             own = ", ".join(map(str, capturer.devices()))
             raise InputError(f"input {i} is on {x.device}, the model on {own}: move one of them with .to(device).")
-        if x.dtype.is_floating_point and not _is_mask(x) and not bool(torch.isfinite(x).all()):
+
+
+def refuse_infinite_inputs(leaves: list[Any]) -> None:
+    """Raise if an input holds NaN or infinite values: what is explained is not finite, so the model does not fill them.
+
+    Raises:
+        InputError: with the input, and where.
+    """
+    for i, x in enumerate(leaves):
+        if isinstance(x, Tensor) and x.dtype.is_floating_point and not _is_mask(x) and not is_finite(x):
             _refuse_infinite(i, x)
 
 

@@ -47,6 +47,9 @@ class Run:
         stand_ins: what to run with instead of the model's own parameters; the run is being traced.
     """
 
+    guarded = False
+    """Whether there is a guard against values that are NaN or infinite."""
+
     def __init__(
         self,
         plan: Plan,

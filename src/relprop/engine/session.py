@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,14 @@ from ..capture.capturer import Capturer
 from ..composites import Composite, of
 from ..graph.graph import Graph, is_float
 from ..graph.modes import own_modes
-from ..rules.message import Message
+from ..rules.message import Message, is_finite
 from ..rules.table import table_version
 from .checkpoint import Checkpointed
 from .diagnose import warn_of_growth
 from .given import Given
+from .guarded import Guarded, GuardedParts
 from .hidden import channel_mask, module_outputs
-from .inputs import check_inputs, chosen_inputs
+from .inputs import check_inputs, chosen_inputs, refuse_infinite_inputs
 from .ledger import Ledger
 from .plan import Plan
 from .planning import make_plan, refuse_gaps
@@ -144,6 +145,8 @@ class Session:
         else:
             found = seed_of(target, outputs, graph.unflatten_output, question.seed)
             seeds = seed_messages(graph, plan, found)
+        if not is_finite(found.value):
+            refuse_infinite_inputs(run.leaves)
         refuse_gaps(plan.gaps, seeds)
         ledger = open_ledger(run, found, seeds) if accounting else None
         record, watchers = Record(places.recorded.values()), list[Watcher]()
@@ -153,6 +156,8 @@ class Session:
             watchers.append(record)
         messages = run.sweep(seeds, watchers)
         relevances = relevances_of(plan, run, messages, ledger)
+        if (guarded := _needs_guard(run, relevances)) is not None:
+            return self._answer(guarded, target, question, places, accounting)
         warn_of_growth(run, seeds, relevances, self._told)
         kept = {}
         for name, node in places.recorded.items():
@@ -207,6 +212,15 @@ def _forward(plan: Plan, given: Given, how: How, retain: bool) -> Run:
     kind = Checkpointed if how.checkpoint and not how.differentiable else Run
     leaves = list(given.leaves)
     return kind(plan, leaves, retain=retain, differentiable=how.differentiable, batch=given.samples)
+
+
+def _needs_guard(run: Run, relevances: Sequence[Tensor | None]) -> Guarded | None:
+    """Where relevance is not finite and some value is not either: the same run once more, with a guard."""
+    if isinstance(run, Guarded) or all(map(is_finite, relevances)):
+        return None
+    kind = GuardedParts if isinstance(run, Checkpointed) else Guarded
+    again = kind(run.plan, run.leaves, differentiable=run.differentiable, batch=run.batch)
+    return again if again.has_gaps else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------

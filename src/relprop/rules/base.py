@@ -124,6 +124,9 @@ class Context(Protocol):
     differentiable: bool
     """Relevance can be differentiated in turn."""
 
+    guarded: bool
+    """Some values are NaN or infinite; where they are, a coefficient of zero hands nothing on."""
+
     @property
     def keeps_books(self) -> bool:
         """Whether a ledger is open."""

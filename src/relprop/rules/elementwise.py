@@ -203,6 +203,5 @@ register(
     aten.special_entr.default,
     aten.special_log_ndtr.default,
     aten.reciprocal.default,
-    aten.nan_to_num.default,
     written_activation,
 )

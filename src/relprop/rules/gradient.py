@@ -81,7 +81,7 @@ class Gradient(Rule):
         nodes = [*call.active, *(self.constants(call.step) if call.step.accounting else [])]
         with torch.enable_grad():
             sources = {n: call.context.source(self._value(call, n)) for n in nodes}
-            output = call.run(sources)
+            output = call.run({**self._others(call), **sources})
         if self.fills and call.step.accounting:
             call.saved["filled"] = self._filled(call)
         call.saved["inputs"] = {n: get_gradient_edge(v) for n, v in sources.items()}
@@ -89,11 +89,16 @@ class Gradient(Rule):
         call.saved["outputs"] = [
             (get_gradient_edge(o), o.dtype) if isinstance(o, Tensor) and o.requires_grad else None for o in outputs
         ]
+        if call.context.guarded:  # the gradient is that of other values than the output
+            with torch.no_grad():
+                output = call.run()
         return torch.utils._pytree.tree_map_only(Tensor, call.context.detach, output)
 
     def _value(self, call: Call, node: Node) -> Tensor:
         """An input; a constant that is broadcast is written out, so that every sample has its own share of it."""
         value: Tensor = call.value(node)
+        if call.context.guarded:
+            value = self.without_gaps(value)
         if node in call.active:
             return value
         if not holds_numbers(node):
@@ -102,6 +107,16 @@ class Gradient(Rule):
             return value
         tensors = [call.value(n) for n in call.node.all_input_nodes]
         return value.expand(torch.broadcast_shapes(*(t.shape for t in tensors if isinstance(t, Tensor))))
+
+    def _others(self, call: Call) -> dict[Node, Tensor]:
+        """Other values than those of the run, for inputs that the gradient is not taken of."""
+        if not call.context.guarded:
+            return {}
+        return {n: self.without_gaps(call.value(n)) for n in call.node.all_input_nodes if holds_numbers(n)}
+
+    def without_gaps(self, value: Tensor) -> Tensor:
+        """What the gradient is taken at, in the place of values that are NaN. Infinite ones may have a meaning."""
+        return torch.where(value.isnan(), 0, value)
 
     def _filled(self, call: Call) -> list[Any]:
         """Where in each output a fixed number is: what enters makes no difference there."""
@@ -154,7 +169,8 @@ class Gradient(Rule):
         pulled = torch.autograd.grad(
             edges, inputs, given, retain_graph=keep, create_graph=run.differentiable, allow_unused=True
         )
-        return {n: run.accumulate(g) for n, g in zip(nodes, pulled, strict=True) if g is not None}
+        found = {n: run.accumulate(g) for n, g in zip(nodes, pulled, strict=True) if g is not None}
+        return {n: torch.where(g.isnan(), 0, g) for n, g in found.items()} if run.guarded else found
 
     def _book_filled(self, call: Call, messages: dict[int, Message]) -> None:
         """Book the relevance of fixed numbers."""

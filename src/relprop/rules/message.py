@@ -76,6 +76,16 @@ def product(a: Tensor, c: Tensor) -> Tensor:
     return (a.conj() * c).real if c.is_complex() else a * c
 
 
+def is_finite(value: Any) -> bool:
+    """Whether no number of a value is NaN or infinite."""
+    return not isinstance(value, Tensor) or bool(torch.isfinite(value).all())
+
+
+def finite(value: Tensor) -> Tensor:
+    """A value with zeros where it is NaN or infinite."""
+    return value if is_finite(value) else torch.where(torch.isfinite(value), value, 0)
+
+
 NO_MESSAGE = Message()
 
 

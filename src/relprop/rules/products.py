@@ -15,7 +15,7 @@ from torch.fx import Node
 from ..errors import RuleError
 from .base import Call, Messages, Step, argument_of, nodes_in
 from .gradient import Gradient, coefficient
-from .message import Message
+from .message import Message, finite
 from .table import register
 
 aten = torch.ops.aten
@@ -32,6 +32,9 @@ class Uniform(Gradient):
 
     def supports(self, step: Step) -> str | None:
         return None if step.node.target in PRODUCTS else "it shares relevance among the factors of a product"
+
+    def without_gaps(self, value: Tensor) -> Tensor:
+        return finite(value)
 
     def constants(self, step: Step) -> list[Node]:
         # a constant factor only scales: it has no share; a bias beside the product has one

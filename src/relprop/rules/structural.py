@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..graph.ops import bagged, spread
-from .base import Step
+from .base import Call, Step
 from .gradient import FILLS, LINEAR, MOVES, Gradient
 from .table import register
 
@@ -24,6 +26,22 @@ class Reduction(Gradient):
         return "it multiplies values" if "prod" in [*step.node.args, *step.node.kwargs.values()] else None
 
 
+@dataclass(frozen=True)
+class Filled(Gradient):
+    """Fixed numbers take the place of values that are NaN or infinite."""
+
+    linear: bool = True
+    moves: bool = True
+    fills: bool = True
+
+    def without_gaps(self, value: Tensor) -> Tensor:
+        return value
+
+    def _filled(self, call: Call) -> list[Any]:
+        return [~torch.isfinite(call.value(call.active[0]))]
+
+
+register("structural", Filled(), aten.nan_to_num.default)
 register(
     "structural",
     MOVES,
@@ -87,6 +105,7 @@ register(
     aten.mean.default,
     aten.sum.default,
     aten.sum.dim_IntList,
+    aten.nansum.default,
     aten.cumsum.default,
     aten.diff.default,
     aten.deg2rad.default,
