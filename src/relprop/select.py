@@ -17,9 +17,9 @@ import torch
 from torch.fx import Node
 
 from .errors import SelectionError
+from .graph.facts import facts
 from .graph.graph import Graph, is_float, module_stack
 from .rules.layers import layer_of
-from .rules.table import TABLE
 
 LINEAR_KINDS = ("dense", "convolution")
 _ATEN = torch.ops.aten
@@ -45,8 +45,7 @@ class Scope:
         layer = layer_of(node, lambda n: not isinstance(n, Node) or n in self.graph.constants)
         if layer is not None:
             return layer.kind
-        entry = TABLE.get(node.target)
-        return entry.kind if entry else "unknown"
+        return facts(node).kind
 
     def matches(self, selector: Selector) -> set[Node]:
         """All active operations that a selector matches."""

@@ -6,7 +6,6 @@ export did. Most programs need no such rewriting: nobody else sees what they cha
 
 from __future__ import annotations
 
-import operator
 import warnings
 from functools import cache
 from typing import Any
@@ -16,11 +15,10 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from ..graph.arguments import argument
+from ..graph.facts import TABLE, facts
 from ..graph.graph import calls
-from ..graph.ops import CONVOLUTIONS, TRANSPOSED
-from ..passes.clean import CASTS, IDENTITIES
-from ..passes.decompose import MAKERS
-from ..rules.table import TABLE
+from ..passes.decompose import maker_of
 
 aten = torch.ops.aten
 
@@ -41,8 +39,9 @@ EVERYDAY = """
 @cache
 def everyday() -> dict[Any, Any]:
     """How torch writes them out."""
-    known = torch.export.default_decompositions()
-    return {op: known[op] for op in list(known) if str(op).split(".")[1] in EVERYDAY}
+    known, packets = torch.export.default_decompositions(), [getattr(aten, name) for name in EVERYDAY]
+    overloads = [getattr(packet, name) for packet in packets for name in packet.overloads()]
+    return {op: known[op] for op in overloads if op in known}
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:
@@ -61,7 +60,7 @@ def _is_known(node: Node) -> bool:
     target: Any = node.target
     if _is_mutable(target) or target in everyday():
         return False
-    if getattr(target, "namespace", "") == OURS or any(target in known for known in KNOWN):
+    if getattr(target, "namespace", "") == OURS or target in TABLE or maker_of(node) is not None:
         return True
     return not _holds_numbers(node) or not any(map(_holds_numbers, node.all_input_nodes))
 
@@ -74,7 +73,6 @@ def _holds_numbers(node: Node) -> bool:
 
 OURS = "relprop"
 """The namespace of the operations that stand for whole layers while a model is exported."""
-KNOWN = (TABLE, IDENTITIES, CASTS, MAKERS, {operator.getitem, aten.batch_norm.default, aten.embedding.default})
 
 
 def replace_in_place(program: ExportedProgram) -> None:
@@ -82,8 +80,8 @@ def replace_in_place(program: ExportedProgram) -> None:
     if _replace_unseen(program):
         return
     for node in list(program.graph.nodes):
-        if calls(node) and node.target in DROPOUT and node.args[2] is False:  # it hands on the tensor itself
-            node.replace_all_uses_with(node.args[0])
+        if calls(node) and _is_switched_off(node):  # it hands on the tensor itself
+            node.replace_all_uses_with(argument(node, "input"))
             program.graph.erase_node(node)
     _replace_unseen(program)
 
@@ -93,9 +91,13 @@ def _replace_unseen(program: ExportedProgram) -> bool:
     changing = [node for node in program.graph.nodes if calls(node) and _is_mutable(node.target)]
     for node in changing:
         new: Any = _not_in_place(node.target)
-        if new is not None and (_is_unseen(node.args[0]) or (new in DROPOUT and node.args[2] is False)):
+        if new is not None and (_is_unseen(argument(node, 0)) or (new in DROPOUT and not argument(node, "train"))):
             node.target = new
     return not any(_is_mutable(node.target) for node in changing)
+
+
+def _is_switched_off(node: Node) -> bool:
+    return node.target in DROPOUT and not argument(node, "train")
 
 
 def _is_mutable(target: Any) -> bool:
@@ -104,7 +106,7 @@ def _is_mutable(target: Any) -> bool:
 
 def _is_unseen(changed: Any) -> bool:
     """Whether only the operation that changes a tensor looks at it."""
-    return isinstance(changed, Node) and changed.target in FRESH and len(changed.users) == 1
+    return isinstance(changed, Node) and facts(changed).fresh and len(changed.users) == 1
 
 
 def _not_in_place(target: Any) -> Any:
@@ -115,11 +117,3 @@ def _not_in_place(target: Any) -> Any:
 
 
 DROPOUT = {aten.dropout.default, aten.feature_dropout.default}
-FRESH: set[Any] = {
-    *(*CONVOLUTIONS, *TRANSPOSED, aten.linear.default, aten.matmul.default, aten.cat.default),
-    *(aten.batch_norm.default, aten.group_norm.default, aten.layer_norm.default),
-    *(aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor),
-    *(aten.relu.default, aten.hardtanh.default, aten.silu.default, aten.hardswish.default, aten.leaky_relu.default),
-    *(aten.max_pool2d.default, aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default),
-}
-"""Operations whose result is in memory of its own."""

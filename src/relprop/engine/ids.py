@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..graph.facts import facts
 from ..graph.graph import Graph, calls
-from ..rules.table import TABLE
 from .run import run_node
 
 aten = torch.ops.aten
@@ -35,14 +35,17 @@ def tokens(graph: Graph, placeholder: Node, embedding: Node, ids: Tensor, releva
     """The relevance of an embedding [..., D], as one value per token in the shape of the ids."""
     per_token = relevance.sum(-1).flatten()
     where: Tensor = _replay(
-        graph, placeholder, embedding.args[1], torch.arange(ids.numel(), device=ids.device).reshape(ids.shape)
+        graph,
+        placeholder,
+        embedding.args[1],
+        torch.arange(ids.numel(), device=ids.device).reshape(ids.shape),
     )
     return per_token.new_zeros(ids.numel()).index_add(0, where.flatten(), per_token).reshape(ids.shape)
 
 
 def _only_moves(node: Node) -> bool:
-    entry = TABLE.get(node.target)
-    return entry is not None and entry.kind == "structural" and getattr(entry.rule, "moves", False)
+    known = facts(node)
+    return known.kind == "structural" and getattr(known.rule, "moves", False)
 
 
 def _replay(graph: Graph, placeholder: Node, node: Any, numbers: Tensor) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..graph.facts import TABLE
 from ..graph.graph import Graph, calls
-from ..rules.table import TABLE
 
 aten = torch.ops.aten
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..graph.arguments import argument, arguments
+
 aten = torch.ops.aten
 
 Axis = tuple[int | None, Any]
@@ -31,13 +33,13 @@ def cut(node: Node, x: Node, dim: int, rows: Tensor, ndim: int, values: Values) 
         ndim: number of dimensions of ``x``.
         values: of sizes that are known in a run only.
     """
-    made: Any = node.args[0] if node.target is operator.getitem else node
+    made = argument(node, 0) if node.target is operator.getitem else node
     way = CUTS.get(made.target)
     if way is None:
         return None
-    given: list[Any] = [values.get(a) if isinstance(a, Node) else a for a in made.args[1:]]
+    given: list[Any] = [values.get(a) if isinstance(a, Node) else a for a in list(arguments(made).values())[1:]]
     if made is not node:
-        given = [node.args[1], *given]
+        given = [argument(node, 1), *given]
     return way(dim, rows, ndim, *given)
 
 
@@ -45,14 +47,14 @@ def joined(node: Node, axes: dict[Node, Any], shapes: dict[Node, Any], rows_of: 
     """The axis behind ``cat`` and ``stack`` of pieces; None if it is another operation, or a part holds no samples."""
     if node.target not in (aten.cat.default, aten.stack.default):
         return None
-    parts: Any = node.args[0]
+    parts = argument(node, "tensors")
     if any(part not in axes for part in parts):
         return None
     dims = {axes[part][0] for part in parts}
     if len(dims) != 1:
         return None
     (dim,) = dims
-    along = (node.args[1] if len(node.args) > 1 else 0) % len(shapes[node])  # type: ignore[operator]
+    along = argument(node, "dim") % len(shapes[node])
     rows = [rows_of(part) for part in parts]
     if node.target is aten.stack.default:
         if dim is None:
@@ -77,26 +79,25 @@ def _all_alike(rows: list[Tensor]) -> bool:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _select(dim: int, rows: Tensor, ndim: int, along: int = 0, index: int = 0) -> Axis:
+def _select(dim: int, rows: Tensor, ndim: int, along: int, index: int) -> Axis:
     along %= ndim
     return (None, rows[index]) if along == dim else (dim - (along < dim), rows)
 
 
-def _unbound(dim: int, rows: Tensor, ndim: int, index: int, along: int = 0) -> Axis:
+def _unbound(dim: int, rows: Tensor, ndim: int, index: int, along: int) -> Axis:
     return _select(dim, rows, ndim, along, index)
 
 
-def _slice(
-    dim: int, rows: Tensor, ndim: int, along: int = 0, start: Any = None, end: Any = None, step: int = 1
-) -> Axis:
+def _slice(dim: int, rows: Tensor, ndim: int, along: int, start: Any, end: Any, step: int) -> Axis:
     return dim, rows[start:end:step] if along % ndim == dim else rows
 
 
 def _narrow(dim: int, rows: Tensor, ndim: int, along: int, start: int, length: int) -> Axis:
-    return _slice(dim, rows, ndim, along, start % max(1, len(rows)), start % max(1, len(rows)) + length)
+    start %= max(1, len(rows))
+    return _slice(dim, rows, ndim, along, start, start + length, 1)
 
 
-def _split(dim: int, rows: Tensor, ndim: int, index: int, size: Any, along: int = 0) -> Axis:
+def _split(dim: int, rows: Tensor, ndim: int, index: int, size: Any, along: int) -> Axis:
     if along % ndim != dim:
         return dim, rows
     if isinstance(size, int):
@@ -105,7 +106,7 @@ def _split(dim: int, rows: Tensor, ndim: int, index: int, size: Any, along: int 
     return dim, rows[start : start + size[index]]
 
 
-def _chunk(dim: int, rows: Tensor, ndim: int, index: int, number: int, along: int = 0) -> Axis:
+def _chunk(dim: int, rows: Tensor, ndim: int, index: int, number: int, along: int) -> Axis:
     return _split(dim, rows, ndim, index, -(-len(rows) // number) if along % ndim == dim else 1, along)
 
 
@@ -113,7 +114,7 @@ def _flip(dim: int, rows: Tensor, ndim: int, dims: list[int]) -> Axis:
     return dim, rows.flip(0) if dim in [d % ndim for d in dims] else rows
 
 
-def _roll(dim: int, rows: Tensor, ndim: int, shifts: list[int], dims: list[int] | None = None) -> Axis | None:
+def _roll(dim: int, rows: Tensor, ndim: int, shifts: list[int], dims: list[int]) -> Axis | None:
     if not dims:
         return None
     for shift, d in zip(shifts, dims, strict=True):

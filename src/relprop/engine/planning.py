@@ -9,12 +9,12 @@ from torch.fx import Node
 
 from ..composites import Composite, default
 from ..errors import RuleError, UnsupportedOperation
+from ..graph.facts import TABLE
 from ..graph.graph import Graph, module_path, operation, place, source_line
 from ..rules.base import Rule, Step
 from ..rules.layers import called
 from ..rules.linear import LRP0
 from ..rules.neurons import LinearRule
-from ..rules.table import TABLE
 from ..select import Scope
 from .activity import active_nodes, ancestors, dependent_nodes, picks, stopped_nodes
 from .plan import Plan
@@ -161,6 +161,6 @@ def _choose(scope: Scope, composite: Composite) -> dict[Node, tuple[Rule, str]]:
             chosen[node] = (entry.rule, "rule_for")
         elif rule is None and scope.kinds[node] in ("dense", "convolution", "affine"):
             chosen[node] = (LRP0(), "default")
-        elif rule is None and entry:
+        elif rule is None and entry and entry.rule:
             chosen[node] = (entry.rule, "default")
     return chosen

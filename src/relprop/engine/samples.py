@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..graph.arguments import argument, arguments
 from ..graph.graph import Graph, calls, is_float
 from ..graph.ops import PACK, PAD, bagged
 from .pieces import CUTS, Axis, cut, joined
@@ -140,23 +141,23 @@ class Samples:
             return (d, inner)
         if isinstance(inner, Tensor):
             return (dim, inner) if shape[dim : dim + 1] == inner.shape else None
-        if node.target is aten.repeat_interleave.self_int and node.args[2:] == (dim,):
+        if node.target is aten.repeat_interleave.self_int and argument(node, "dim") == dim:
             return (dim, inner * shape[dim] // shapes[source][dim])  # every row several times, in its place
         return _through(node, shape, tuple(shapes[source]), inner, batch, self._symbol, dim)
 
 
 def _cuts(node: Node) -> bool:
-    made: Any = node.args[0] if node.target is operator.getitem else node
-    return made.target in CUTS
+    made = argument(node, 0) if node.target is operator.getitem else node
+    return bool(made.target in CUTS)
 
 
 def followed(graph: Graph) -> set[Node]:
     """Nodes whose values tell the samples of rows that are shuffled, packed or pooled."""
-    found = {node.args[1] for node in graph.nodes if node.target is PACK}
-    found |= {node.args[2] for node in graph.nodes if node.target in POOLS}
+    found = {argument(node, "lengths") for node in graph.nodes if node.target is PACK}
+    found |= {argument(node, "index") for node in graph.nodes if node.target in POOLS}
     for node in graph.nodes:
         if calls(node):
-            found.add(shuffle(node, node.args[1] if node.target is aten.index_select.default else 0))  # type: ignore[arg-type]
+            found.add(shuffle(node, argument(node, "dim") if node.target is aten.index_select.default else 0))
     return {n for n in found if isinstance(n, Node)}
 
 
@@ -164,17 +165,15 @@ def _second(graph: Graph) -> set[Node]:
     """What recurrent layers take and return with the samples in dimension 1: states always, sequences by default."""
     found: set[Node] = set()
     for node in graph.nodes:
-        arguments: Any = node.args
-        states: Any
         if node.target in RECURRENT:
-            x, states, first = arguments[0], arguments[1], arguments[-1]  # the last is batch_first
+            x, states, *_, first = arguments(node).values()  # the last is batch_first
             found |= set(states) if isinstance(states, (list, tuple)) else {states}
             found |= set() if first else {x}
-            found |= {n for n in node.users if n.target is operator.getitem and not (first and n.args[1] == 0)}
+            found |= {n for n in node.users if n.target is operator.getitem and not (first and argument(n, 1) == 0)}
         elif node.target is PACK:
-            found |= set() if arguments[2] else {_unsorted(arguments[0])}
+            found |= set() if argument(node, "batch_first") else {_unsorted(argument(node, "input"))}
         elif node.target in PACKED:
-            states = arguments[2]
+            states = argument(node, "hx")
             unsorted = map(_unsorted, states if isinstance(states, (list, tuple)) else [states])
             found |= {n for n in unsorted if n.op == "placeholder"}  # others know their order from where they come
     return found
@@ -182,17 +181,18 @@ def _second(graph: Graph) -> set[Node]:
 
 def _unsorted(node: Node) -> Node:
     """What was given, before it was sorted by length."""
-    return node.args[0] if node.target is aten.index_select.default else node  # type: ignore[return-value]
+    unsorted: Node = argument(node, "self") if node.target is aten.index_select.default else node
+    return unsorted
 
 
 def _in_bags(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], batch: int) -> dict[Node, Any]:
     """Rows that are put into bags, one for each sample, and what is made of the bags."""
     axes: dict[Node, Any] = {}
     for node in graph.nodes:
-        bag = values.get(node.args[1]) if node.target is bagged else None  # type: ignore[arg-type]
+        bag = values.get(argument(node, "bag")) if node.target is bagged else None
         if isinstance(bag, Tensor) and shapes[node][:1] == (batch,):
             axes[node] = (0, 1)
-            rows: Any = [node.args[0]]
+            rows: Any = [argument(node, "x")]
             while rows:
                 n = rows.pop()
                 if shapes.get(n, ())[:1] == bag.shape and n not in graph.parameters:
@@ -205,8 +205,8 @@ def _in_pools(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], ba
     """Rows that are pooled, so many for each sample: the nodes of several graphs."""
     axes: dict[Node, Any] = {}
     for node in graph.nodes:
-        index = values.get(node.args[2]) if node.target in POOLS else None  # type: ignore[arg-type]
-        if isinstance(index, Tensor) and index.ndim and node.args[1] == 0 and shapes[node][:1] == (batch,):
+        index = values.get(argument(node, "index")) if node.target in POOLS else None
+        if isinstance(index, Tensor) and index.ndim and argument(node, "dim") == 0 and shapes[node][:1] == (batch,):
             rows = index.reshape(len(index), -1)[:, 0]
             axes[node] = (0, 1)
             alike = (n for n in graph.nodes if n not in graph.parameters and shapes.get(n, ())[:1] == rows.shape)
@@ -228,13 +228,13 @@ def _dimension_named(symbol: Any, node: Node) -> int | None:
     return next((d for d, n in enumerate(value.shape) if not isinstance(n, int) and n.node.expr == symbol), None)
 
 
-def shuffle(node: Node, dim: int = 0) -> Node | None:
+def shuffle(node: Node, dim: int = 0) -> Any:
     """The index by which an operation picks rows along a dimension, or the bags that it puts them into."""
     if node.target is bagged:
-        return node.args[1]  # type: ignore[return-value]
-    if node.target is aten.index_select.default and node.args[1] == dim:
-        return node.args[2]  # type: ignore[return-value]
-    index: Any = node.args[1] if node.target is aten.index.Tensor else []
+        return argument(node, "bag")
+    if node.target is aten.index_select.default and argument(node, "dim") == dim:
+        return argument(node, "index")
+    index = argument(node, "indices") if node.target is aten.index.Tensor else []
     alone = len(index) == dim + 1 and all(i is None for i in index[:dim])
     return index[dim] if alone and index[dim].meta["val"].ndim == 1 else None
 
@@ -248,18 +248,17 @@ def _of_packed(
     node: Node, made: Node, dim: int, inner: Any, shape: tuple[int, ...], values: dict[Node, Any], batch: int
 ) -> Any:
     """One result of packing, of padding, or of a layer between: samples are in the order of their first steps."""
-    arguments: Any = made.args
     if made.target is PACK:
-        lengths = values[arguments[1]]
-        device = arguments[0].meta["val"].device  # lengths are in main memory
+        x, lengths, first = arguments(made).values()
+        lengths, device = values[lengths], x.meta["val"].device  # lengths are in main memory
         order = inner if isinstance(inner, Tensor) else torch.arange(len(lengths), device=device)
         steps = [order[lengths.to(order.device) > t] for t in range(int(lengths.max()))]
-        return (0, torch.cat(steps)) if node.args[1] == 0 and dim == (not arguments[2]) else None
+        return (0, torch.cat(steps)) if argument(node, 1) == 0 and dim == (not first) else None
     if made.target in PACKED:
-        dim = int(node.args[1] != 0)
+        dim = int(argument(node, 1) != 0)
         return (dim, inner) if dim == 0 else _regular(dim, inner[: shape[dim]], batch)
-    dim = int(not arguments[2])
-    return _regular(dim, inner[: shape[dim]], batch) if node.args[1] == 0 else None
+    dim = int(not argument(made, "batch_first"))
+    return _regular(dim, inner[: shape[dim]], batch) if argument(node, 1) == 0 else None
 
 
 def _regular(dim: int, sample: Tensor, batch: int) -> tuple[int, Any]:
@@ -284,10 +283,10 @@ def _through_view(before: tuple[int, ...], dim: int, inner: int, after: tuple[in
 def _moved_to(node: Node, dim: int, ndim: int) -> int | None:
     """Where a permutation puts a dimension."""
     if node.target is aten.permute.default:
-        return [d % ndim for d in node.args[1]].index(dim)  # type: ignore[union-attr, operator]
+        return [d % ndim for d in argument(node, "dims")].index(dim)
     if node.target is aten.transpose.int:
-        x, y = (d % ndim for d in node.args[1:3])  # type: ignore[operator]
-        return {x: y, y: x}.get(dim, dim)  # type: ignore[return-value]
+        x, y = (argument(node, name) % ndim for name in ("dim0", "dim1"))
+        return {x: y, y: x}.get(dim, dim)
     return None
 
 

@@ -1,7 +1,8 @@
-"""What is known of an operation, whatever rule it gets. The rules register it (rules/table.py), passes look it up here.
+"""The table of operations: what is known of each, stated once.
 
 A fact holds for every call of an exact operation, such as ``aten.relu.default``; tests/test_table.py checks each one on
-random tensors.
+random tensors. An operation is described beside the rule that serves it by default (``register`` in rules/table.py), or
+beside the pass that replaces it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from torch import Tensor
 from torch.fx import Node
 
 
@@ -31,6 +33,10 @@ class Facts:
 
     kind: str
     """What selectors ask for."""
+    rule: Any = None
+    """Its default rule; None if a pass replaces it."""
+    own: bool = False
+    """Whether the rule is a user's, given by ``relprop.rule_for``."""
     sign: Sign | Callable[[Node], Sign] = ANY
     """Whether its values can be negative; a function where that depends on the arguments of the call."""
     fresh: bool = False
@@ -38,11 +44,15 @@ class Facts:
     pointwise: bool = False
     """Every value of the result depends on the values in the same place alone, of tensors broadcast to one shape."""
     identity: bool = False
-    """It hands on its first argument as it is."""
+    """It hands on its first argument as it is, unless it is random."""
     cast: bool = False
     """It only changes the type or the device of values."""
     shape_only: bool = False
     """It uses its first argument for its shape, and not for its values."""
+    random: tuple[str, ...] | None = None
+    """The arguments that make it random, or let it use the statistics of the batch, when all of them are set."""
+    back: Callable[..., Tensor] | None = None
+    """The way back of a view: what arrives, the shape of the input, the other arguments -> what is sent."""
 
     @property
     def stopped(self) -> bool:
@@ -50,10 +60,28 @@ class Facts:
         return self.kind == "stopped"
 
 
-FACTS: dict[Any, Facts] = {}
+TABLE: dict[Any, Facts] = {}
+"""Operation -> what is known of it."""
 UNKNOWN = Facts(kind="unknown")
 
 
 def facts(node: Node) -> Facts:
     """What is known of the operation that a node calls."""
-    return FACTS.get(node.target, UNKNOWN)
+    return TABLE.get(node.target, UNKNOWN)
+
+
+def describe(kind: str, *operations: Any, **known: Any) -> None:
+    """Put operations into the table.
+
+    Args:
+        kind: what selectors ask for.
+        operations: overloads such as ``torch.ops.aten.relu.default``, or functions.
+        known: the other fields of :class:`Facts`.
+
+    Raises:
+        ValueError: if an operation is in the table already, since it is described in one place.
+    """
+    for operation in operations:
+        if operation in TABLE:
+            raise ValueError(f"{operation} is in the table of operations already")
+        TABLE[operation] = Facts(kind=kind, **known)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
+from .facts import KEEPS, NONNEGATIVE, describe
 from .kernels import channels_last
 
 aten = torch.ops.aten
+
+# What no rule is for: sources of relevance, picks of one of several outputs, and numbers.
+describe("embedding", aten.embedding.default, fresh=True)
+describe("pick", operator.getitem, sign=KEEPS)
+describe("size", aten.sym_size.int, sign=NONNEGATIVE)
 
 
 def standardise(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Tensor:
@@ -20,13 +27,14 @@ def standardise(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: 
 
 PACK, PAD = aten._pack_padded_sequence.default, aten._pad_packed_sequence.default
 
-CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default}
-TRANSPOSED = {
-    aten.conv_transpose1d.default: 6,
-    aten.conv_transpose2d.input: 6,
-    aten.conv_transpose3d.input: 6,
-}
-"""Transposed convolution -> position of its groups."""
+CONVOLUTIONS = {aten.conv1d.default: 1, aten.conv2d.default: 2, aten.conv3d.default: 3}
+TRANSPOSED = {aten.conv_transpose1d.default: 1, aten.conv_transpose2d.input: 2, aten.conv_transpose3d.input: 3}
+"""Convolutions, and over how many dimensions they go."""
+
+
+def as_real(x: Tensor) -> Tensor:
+    """A complex tensor as pairs of numbers, also where its conjugation has only been noted."""
+    return torch.view_as_real(x.resolve_conj())
 
 
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -67,15 +75,15 @@ def scale_inputs(weight: Tensor, scale: Tensor, groups: int) -> Tensor:
     return channels_last((weight.unflatten(0, (groups, -1)) * per_group).flatten(0, 1))
 
 
-def shift_map(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, op: Any, *arguments: Any) -> Tensor:
+def shift_map(x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, op: Any, options: list[Any]) -> Tensor:
     """What the shift of a batch norm becomes behind a linear operation: a bias, with borders where it pads."""
     image = channelwise(shift, x.ndim).expand(1, *x.shape[1:])
-    return op(image, weight, bias, *arguments)
+    return op(image, weight, bias, *options)
 
 
-def mapped_bias(x: Tensor, weight: Tensor, bias: Tensor, op: Any, *arguments: Any) -> Tensor:
+def mapped_bias(x: Tensor, weight: Tensor, bias: Tensor, op: Any, options: list[Any]) -> Tensor:
     """A linear operation whose bias differs from place to place: ``op(x, weight) + bias``."""
-    return op(x, weight, None, *arguments) + bias
+    return op(x, weight, None, *options) + bias
 
 
 class Formula:
@@ -100,9 +108,11 @@ def written_activation(x: Tensor, formula: Formula) -> Tensor:
     return formula(x)
 
 
-def padded_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, op: Any, sides: list[int], *rest: Any) -> Tensor:
+def padded_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, op: Any, options: list[Any], sides: list[int]
+) -> Tensor:
     """A convolution whose padding differs from side to side; ``sides`` are as in ``torch.nn.functional.pad``."""
-    return op(torch.nn.functional.pad(x, sides), weight, bias, *rest)
+    return op(torch.nn.functional.pad(x, sides), weight, bias, *options)
 
 
 def distance(x: Tensor, p: float, keepdim: bool) -> Tensor:

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..graph.arguments import argument, arguments
+from ..graph.facts import describe
 from ..graph.graph import Graph, calls
 from ..graph.ops import (
     CONVOLUTIONS,
@@ -34,12 +36,23 @@ from .clean import remove_dead_code
 aten = torch.ops.aten
 
 BATCH_NORMS = {
-    aten._native_batch_norm_legit_no_training.default: 6,
-    aten._native_batch_norm_legit.default: 7,
-    aten.batch_norm.default: 7,
-    aten.cudnn_batch_norm.default: 7,
+    aten._native_batch_norm_legit_no_training.default: "eps",
+    aten._native_batch_norm_legit.default: "eps",
+    aten._native_batch_norm_legit_functional.default: "eps",
+    aten.batch_norm.default: "eps",
+    aten.cudnn_batch_norm.default: "epsilon",
 }
-"""Operation -> position of its epsilon."""
+"""Operation -> the name of its epsilon."""
+describe("batch norm", aten._native_batch_norm_legit_no_training.default, fresh=True)
+describe(
+    "batch norm",
+    aten.batch_norm.default,
+    aten.cudnn_batch_norm.default,
+    aten._native_batch_norm_legit.default,
+    aten._native_batch_norm_legit_functional.default,
+    fresh=True,
+    random=("training",),
+)
 
 
 def fold_batch_norm(graph: Graph) -> None:
@@ -52,14 +65,14 @@ def fold_batch_norm(graph: Graph) -> None:
 
 def _fold(graph: Graph, node: Node) -> None:
     target: Any = node.target
-    x, weight, bias, mean, variance = (*node.args[:5],)
+    x, weight, bias, mean, variance, *_ = arguments(node).values()
     if target is aten.batch_norm.default:
         result, users = node, [node]
     else:
-        result = next((u for u in node.users if u.args[1] == 0), node)
+        result = next((u for u in node.users if argument(u, 1) == 0), node)
         users = [node, result]
     value = result.meta.get("val", node.meta.get("val"))
-    epsilon = node.args[BATCH_NORMS[target]]
+    epsilon = argument(node, BATCH_NORMS[target])
     if mean is None or variance is None or not isinstance(x, Node):
         return  # normalises by the statistics of the input: not an affine map
     norms = node.meta
@@ -79,11 +92,11 @@ def _fold(graph: Graph, node: Node) -> None:
 
 def _fold_into_producer(graph: Graph, x: Node, scale: Node, shift: Node, norms: Any, value: Any) -> Node:
     source: Any = x.target
-    weight, bias, *rest = layer_arguments(x)
-    groups = (rest[TRANSPOSED[source] - 3] if len(rest) > TRANSPOSED[source] - 3 else 1) if source in TRANSPOSED else 0
+    start, weight, bias, *options = arguments(x).values()
+    groups = argument(x, "groups") if source in TRANSPOSED else 0
     folded_weight = _insert(graph, scale_outputs, (weight, scale, groups), x.meta, weight)
     folded_bias = _insert(graph, scale_bias, (bias, scale, shift), norms, scale)
-    folded = _insert(graph, source, (x.args[0], folded_weight, folded_bias, *rest), x.meta, value)
+    folded = _insert(graph, source, (start, folded_weight, folded_bias, *options), x.meta, value)
     # both names lead to the folded operation: neither value exists on its own any more
     folded.meta["also_module"] = norms.get("nn_module_stack")
     return folded
@@ -100,9 +113,8 @@ def _folds_into_producer(x: Node) -> bool:
 def _folds_into_users(result: Node) -> bool:
     users = list(result.users)
     return bool(users) and all(
-        u.args[0] is result
-        and result not in u.args[1:]
-        and (u.target in CONVOLUTIONS or (_is_dense(u) and _ndim(result) == 2))
+        (u.target in CONVOLUTIONS or (_is_dense(u) and _ndim(result) == 2))
+        and [name for name, value in arguments(u).items() if value is result] == ["input"]
         for u in users
     )
 
@@ -110,24 +122,18 @@ def _folds_into_users(result: Node) -> bool:
 def _fold_into_users(graph: Graph, x: Node, result: Node, scale: Node, shift: Node) -> None:
     for user in list(result.users):
         target: Any = user.target
-        weight, bias, *rest = layer_arguments(user)
-        groups = rest[3] if len(rest) > 3 else 1
+        _, weight, bias, *options = arguments(user).values()
+        groups = argument(user, "groups") if target in CONVOLUTIONS else 1
         with graph.fx.inserting_before(user):
             folded = _insert(graph, scale_inputs, (weight, scale, groups), user.meta, weight)
-            new_bias = _insert(graph, shift_map, (x, shift, weight, bias, target, *rest), user.meta, user)
-            replacement = _insert(graph, mapped_bias, (x, folded, new_bias, target, *rest), user.meta, user)
+            new_bias = _insert(graph, shift_map, (x, shift, weight, bias, target, options), user.meta, user)
+            replacement = _insert(graph, mapped_bias, (x, folded, new_bias, target, options), user.meta, user)
         graph.replace(user, replacement)
         graph.fx.erase_node(user)
 
 
 def _is_dense(node: Node) -> bool:
     return node.target is aten.linear.default
-
-
-def layer_arguments(node: Node) -> list[Any]:
-    """weight, bias and the rest of a linear operation's arguments; a missing bias is None."""
-    rest = [*node.args[1:]]
-    return rest if len(rest) > 1 else [*rest, None]
 
 
 def _ndim(node: Node) -> int:

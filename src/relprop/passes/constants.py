@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..graph.arguments import argument
 from ..graph.facts import facts
 from ..graph.graph import Graph, calls
 
@@ -15,6 +16,6 @@ def find_constants(graph: Graph) -> None:
             continue
         used = node.all_input_nodes
         if facts(node).shape_only:
-            used = [n for n in used if n is not node.args[0]]
+            used = [n for n in used if n is not argument(node, 0)]
         if all(n in graph.constants for n in used):
             graph.constants.add(node)

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..graph.arguments import argument, arguments
 from ..graph.graph import Graph, calls
-from ..graph.ops import bag_of, bagged, distance, grouped_product, spread
+from ..graph.ops import as_real, bag_of, bagged, distance, grouped_product, spread
 from .clean import remove_dead_code
 
 aten = torch.ops.aten
 
-PADDED = {
+PADDED: dict[Any, Any] = {
     aten.conv1d.padding: aten.conv1d.default,
     aten.conv2d.padding: aten.conv2d.default,
     aten.conv3d.padding: aten.conv3d.default,
@@ -25,15 +26,21 @@ def decompose(graph: Graph) -> None:
     for node in list(graph.nodes):
         if not calls(node):
             continue
-        maker = MAKERS.get(node.target) or MAKERS.get(str(node.target).removesuffix(".default"))
+        maker = maker_of(node)
         if maker is None:
             continue
         with graph.fx.inserting_before(node):
             new = maker(graph, node)
-        if new is node:
-            continue
-        graph.replace(node, new)
+        if new is not node:
+            graph.replace(node, new)
     remove_dead_code(graph)
+
+
+def maker_of(node: Node) -> Any:
+    """How an operation is taken apart, None if it is not. Those of other libraries are known by their full names."""
+    if node.target in MAKERS:
+        return MAKERS[node.target]
+    return MAKERS.get(node.target._schema.name) if isinstance(node.target, torch._ops.OpOverload) else None
 
 
 def _call(graph: Graph, node: Node, target: Any, args: tuple[Any, ...], value: Any = None) -> Node:
@@ -48,12 +55,6 @@ def _called(graph: Graph, node: Node, target: Any, *args: Any) -> Node:
     return _call(graph, node, target, args, target(*values))
 
 
-def _arguments(node: Node, *names: str, **defaults: Any) -> list[Any]:
-    """Arguments in their order, however they were passed."""
-    wanted = {**dict.fromkeys(names), **defaults}
-    return [node.args[i] if i < len(node.args) else node.kwargs.get(n, d) for i, (n, d) in enumerate(wanted.items())]
-
-
 def _scaled(graph: Graph, node: Node, x: Any, factor: Any) -> Any:
     return x if factor == 1 else _call(graph, node, aten.mul.Tensor, (x, factor), x.meta.get("val"))
 
@@ -62,11 +63,10 @@ def _product_plus(product: Any) -> Any:
     """beta * x + alpha * product(y, z)"""
 
     def make(graph: Graph, node: Node) -> Node:
-        x, y, z = node.args[:3]
-        alpha, beta = node.kwargs.get("alpha", 1), node.kwargs.get("beta", 1)
-        bias = x.meta["val"].ndim == 1 and alpha == 1 and beta == 1  # type: ignore[union-attr]
+        x, y, z, beta, alpha = arguments(node).values()
+        bias = x.meta["val"].ndim == 1 and alpha == 1 and beta == 1
         if product is aten.mm.default and bias:  # a dense layer: its bias belongs to it
-            transposed = _call(graph, node, aten.t.default, (z,), z.meta["val"].t())  # type: ignore[union-attr]
+            transposed = _call(graph, node, aten.t.default, (z,), z.meta["val"].t())
             return _call(graph, node, aten.linear.default, (y, transposed, x))
         p = _scaled(graph, node, _call(graph, node, product, (y, z)), alpha)
         return _call(graph, node, aten.add.Tensor, (p, _scaled(graph, node, x, beta)))
@@ -75,13 +75,13 @@ def _product_plus(product: Any) -> Any:
 
 
 def _addcmul(graph: Graph, node: Node) -> Node:
-    x, y, z = node.args[:3]
-    p = _scaled(graph, node, _call(graph, node, aten.mul.Tensor, (y, z)), node.kwargs.get("value", 1))
+    x, y, z, value = arguments(node).values()
+    p = _scaled(graph, node, _call(graph, node, aten.mul.Tensor, (y, z)), value)
     return _call(graph, node, aten.add.Tensor, (x, p))
 
 
 def _bilinear(graph: Graph, node: Node) -> Node:
-    *factors, bias = (*node.args, None)[:4]
+    *factors, bias = arguments(node).values()
     if bias is None:
         return node
     product = _call(graph, node, aten.bilinear.default, (*factors, None))
@@ -89,36 +89,36 @@ def _bilinear(graph: Graph, node: Node) -> Node:
 
 
 def _lerp(graph: Graph, node: Node) -> Node:
-    x, y, weight = node.args[:3]
+    x, y, weight = arguments(node).values()
     difference = _call(graph, node, aten.sub.Tensor, (y, x))
     return _call(graph, node, aten.add.Tensor, (x, _call(graph, node, aten.mul.Tensor, (weight, difference))))
 
 
 def _glu(graph: Graph, node: Node) -> Node:
     """GLU is a product of one half with the sigmoid of the other."""
-    value, dim = node.meta["val"], node.args[1] if len(node.args) > 1 else -1
-    size, half = node.args[0].meta["val"].shape[dim], value.shape[dim]  # type: ignore[union-attr]
-    a, b = (_call(graph, node, aten.slice.Tensor, (node.args[0], dim, *ends)) for ends in ((0, half), (half, size)))
+    x, dim = arguments(node).values()
+    size, half = x.meta["val"].shape[dim], node.meta["val"].shape[dim]
+    a, b = (_call(graph, node, aten.slice.Tensor, (x, dim, *ends)) for ends in ((0, half), (half, size)))
     return _call(graph, node, aten.mul.Tensor, (a, _call(graph, node, aten.sigmoid.default, (b,))))
 
 
 def _clamp(graph: Graph, node: Node) -> Node:
     """Bounds that are tensors may depend on the input as well."""
-    x, low, high = _arguments(node, "self", "min", "max")
+    x, low, high = arguments(node).values()
     for bound, op in ((low, aten.maximum.default), (high, aten.minimum.default)):
         x = x if bound is None else _call(graph, node, op, (x, bound))
     return x
 
 
 def _pairwise_distance(graph: Graph, node: Node) -> Node:
-    x, y, p, epsilon, keepdim = _arguments(node, "x1", "x2", p=2, eps=1e-6, keepdim=False)
+    x, y, p, epsilon, keepdim = arguments(node).values()
     difference = _call(graph, node, aten.sub.Tensor, (x, y), x.meta["val"] - y.meta["val"])
     shifted = _call(graph, node, aten.add.Tensor, (difference, epsilon), difference.meta["val"])
     return _call(graph, node, distance, (shifted, p, keepdim))
 
 
 def _dist(graph: Graph, node: Node) -> Node:
-    x, y, p = _arguments(node, "self", "other", p=2)
+    x, y, p = arguments(node).values()
     difference = _call(graph, node, aten.sub.Tensor, (x, y), x.meta["val"] - y.meta["val"])
     flat = _call(graph, node, aten.reshape.default, (difference, [-1]), difference.meta["val"].reshape(-1))
     return _call(graph, node, distance, (flat, p, False))
@@ -126,43 +126,51 @@ def _dist(graph: Graph, node: Node) -> Node:
 
 def _scatter(graph: Graph, node: Node) -> Node:
     """Of a source that is larger than its index, only a part is used."""
-    x, dim, index, source, *rest = node.args
-    for d, (used, given) in enumerate(zip(index.meta["val"].shape, source.meta["val"].shape, strict=True)):  # type: ignore[union-attr]
-        if isinstance(used, int) and isinstance(given, int) and used < given:
-            part = source.meta["val"].narrow(d, 0, used)  # type: ignore[union-attr]
-            source = _call(graph, node, aten.slice.Tensor, (source, d, 0, used), part)
-    if source is node.args[3]:
+    given = arguments(node)
+    x, dim, index, source, *_ = given.values()
+    part = source
+    for d, (used, size) in enumerate(zip(index.meta["val"].shape, source.meta["val"].shape, strict=True)):
+        if isinstance(used, int) and isinstance(size, int) and used < size:
+            value = part.meta["val"].narrow(d, 0, used)
+            part = _call(graph, node, aten.slice.Tensor, (part, d, 0, used), value)
+    if part is source:
         return node
-    new = _call(graph, node, node.target, (x, dim, index, source, *rest))
-    new.kwargs = node.kwargs
+    new = _call(graph, node, node.target, (x, dim, index, part))
+    new.kwargs = dict([*given.items()][4:])
     return new
 
 
 def _embedding_bag(graph: Graph, node: Node) -> Node:
     """Embeddings, weighted if there are weights, and what is made of each bag of them."""
-    weight, ids, offsets, _, mode, _, weights, last, padding = (*node.args, *[None] * 9)[:9]
+    weight, ids, offsets, _, mode, _, weights, last, *rest = arguments(node).values()
+    padding = rest[0] if rest else None
     x = _called(graph, node, aten.embedding.default, weight, ids)
     if weights is not None:
         x = _called(graph, node, aten.mul.Tensor, x, _called(graph, node, aten.unsqueeze.default, weights, 1))
-    bag = _called(graph, node, bag_of, ids, offsets, bool(last), padding)
-    new = _called(graph, node, bagged, x, bag, offsets, bool(last), mode or 0)
-    for user in [u for u in node.users if u.args[1] == 0]:
+    bag = _called(graph, node, bag_of, ids, offsets, last, padding)
+    new = _called(graph, node, bagged, x, bag, offsets, last, mode)
+    for user in [u for u in node.users if argument(u, 1) == 0]:
         graph.replace(user, new)
     return node  # its other results are for its own gradient
 
 
+def _as_real(graph: Graph, node: Node) -> Node:
+    return _call(graph, node, as_real, tuple(arguments(node).values()))
+
+
 def _copy(graph: Graph, node: Node) -> Node:
-    return _call(graph, node, spread, (node.args[1], node.args[0]))
+    x, source, _ = arguments(node).values()
+    return _call(graph, node, spread, (source, x))
 
 
 def _in_the_shape_of(target: Any) -> Any:
     """The shape of another tensor, whose values have no say."""
 
     def make(graph: Graph, node: Node) -> Node:
-        x, like = node.args
+        x, like = arguments(node).values()
         shape = [
             n if isinstance(n, int) else _call(graph, node, aten.sym_size.int, (like, d), n)
-            for d, n in enumerate(like.meta["val"].shape)  # type: ignore[union-attr]
+            for d, n in enumerate(like.meta["val"].shape)
         ]
         return _call(graph, node, target, (x, shape))
 
@@ -170,8 +178,7 @@ def _in_the_shape_of(target: Any) -> Any:
 
 
 def _grouped(graph: Graph, node: Node) -> Node:
-    arguments: list[Any] = [*node.args, *node.kwargs.values()]
-    x, weight, ends, *rest = arguments
+    x, weight, ends, *rest = arguments(node).values()
     if any(r is not None for r in rest) or weight.meta["val"].ndim != 3 or x.meta["val"].ndim != 2:
         return node
     return _call(graph, node, grouped_product, (x, weight, ends))
@@ -179,28 +186,26 @@ def _grouped(graph: Graph, node: Node) -> Node:
 
 def _instance_norm(graph: Graph, node: Node) -> Node:
     """A group norm with one channel in each group; with stored statistics, a batch norm."""
-    x, weight, bias, mean, variance, own_statistics, momentum, epsilon = node.args[:8]
+    x, weight, bias, mean, variance, own_statistics, momentum, epsilon, _ = arguments(node).values()
     if own_statistics:
-        channels = x.meta["val"].shape[1]  # type: ignore[union-attr]
+        channels = x.meta["val"].shape[1]
         return _call(graph, node, aten.group_norm.default, (x, channels, weight, bias, epsilon))
-    arguments = (x, weight, bias, mean, variance, False, momentum, epsilon, False)
-    return _call(graph, node, aten.batch_norm.default, arguments)
+    given = (x, weight, bias, mean, variance, False, momentum, epsilon, False)
+    return _call(graph, node, aten.batch_norm.default, given)
 
 
-def _same_padding(graph: Graph, node: Node) -> Node:
-    x, weight, bias, stride, mode, dilation, groups = [*node.args, *[None] * 7][:7]
-    dims = weight.meta["val"].ndim - 2  # type: ignore[union-attr]
-    stride, dilation, groups = stride or [1], dilation or [1], groups or 1
-    dilations: Any = [dilation] * dims if isinstance(dilation, int) else list(dilation) * (dims // len(dilation))  # type: ignore[arg-type]
-    totals: list[int] = [d * (k - 1) for d, k in zip(dilations, weight.meta["val"].shape[2:], strict=True)]  # type: ignore[union-attr]
-    if mode == "valid":
-        totals = [0] * dims
-    plain = PADDED[node.target]  # type: ignore[index]
+def _padding_in_words(graph: Graph, node: Node) -> Node:
+    """``padding="same"`` pads so that the output is as long as the input, ``"valid"`` not at all."""
+    x, weight, bias, stride, mode, dilation, groups = arguments(node).values()
+    kernel = weight.meta["val"].shape[2:]
+    dilations = list(dilation) * (len(kernel) // len(dilation))
+    totals: list[int] = [d * (k - 1) if mode == "same" else 0 for d, k in zip(dilations, kernel, strict=True)]
+    plain = PADDED[node.target]
     rest = (stride, [t // 2 for t in totals], dilations, groups)
     if not any(t % 2 for t in totals):
         return _call(graph, node, plain, (x, weight, bias, *rest))
     sides = [side for t in reversed(totals) for side in (0, t % 2)]  # torch pads more at the end
-    value = torch.nn.functional.pad(x.meta["val"], sides)  # type: ignore[union-attr]
+    value = torch.nn.functional.pad(x.meta["val"], sides)
     padded = _call(graph, node, aten.constant_pad_nd.default, (x, sides), value)
     return _call(graph, node, plain, (padded, weight, bias, *rest))
 
@@ -224,8 +229,9 @@ MAKERS: dict[Any, Any] = {
     aten.expand_as.default: _in_the_shape_of(aten.expand.default),
     aten.view_as.default: _in_the_shape_of(aten.reshape.default),
     aten.reshape_as.default: _in_the_shape_of(aten.reshape.default),
+    aten.view_as_real.default: _as_real,
     aten.instance_norm.default: _instance_norm,
     aten._grouped_mm.default: _grouped,
-    "transformers.grouped_mm_fallback": _grouped,
-    **dict.fromkeys(PADDED, _same_padding),
+    "transformers::grouped_mm_fallback": _grouped,
+    **dict.fromkeys(PADDED, _padding_in_words),
 }

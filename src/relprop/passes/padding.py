@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..graph.arguments import argument, arguments
 from ..graph.graph import Graph, calls, describe
 from ..graph.ops import CONVOLUTIONS, padded_convolution
-from .batch_norm import layer_arguments
 from .clean import remove_dead_code
 
 aten = torch.ops.aten
@@ -24,8 +24,7 @@ def join_even_padding(graph: Graph) -> None:
     """Padding that is the same on both sides becomes the convolution's own, so that a norm in front of it is folded."""
     for node, pad, sides in _padded_convolutions(graph):
         if all(isinstance(n, int) for n in sides) and sides[::2] == sides[1::2]:
-            given: list[Any] = [*node.args[1:]]
-            weight, bias, stride, padding, *rest = given + [None, None, [1], [0]][len(given) :]
+            _, weight, bias, stride, padding, *rest = arguments(node).values()
             dims = node.meta["val"].ndim - 2
             own = list(padding) * (dims // len(padding))
             before = own[: dims - len(sides) // 2]
@@ -37,23 +36,22 @@ def join_even_padding(graph: Graph) -> None:
 def join_padding(graph: Graph) -> None:
     """Replace zero padding and the convolution behind it by one operation."""
     for node, pad, sides in _padded_convolutions(graph):
-        weight, bias, *rest = layer_arguments(node)
-        _replace(graph, node, pad, padded_convolution, (weight, bias, node.target, sides, *rest))
+        _, weight, bias, *options = arguments(node).values()
+        _replace(graph, node, pad, padded_convolution, (weight, bias, node.target, options, sides))
     remove_dead_code(graph)
 
 
 def _padded_convolutions(graph: Graph) -> Iterator[tuple[Node, Node, list[Any]]]:
     for node in list(graph.nodes):
-        if calls(node) and node.target in CONVOLUTIONS and not node.kwargs and _pads_with_zeros(node.args[0]):
-            pad: Any = node.args[0]
-            sides = list(pad.args[1])
+        if calls(node) and node.target in CONVOLUTIONS and _pads_with_zeros(pad := argument(node, "input")):
+            sides = list(argument(pad, "pad"))
             if len(sides) <= 2 * (node.meta["val"].ndim - 2):  # else channels or samples are padded too
                 yield node, pad, sides
 
 
 def _replace(graph: Graph, node: Node, pad: Node, target: Any, args: tuple[Any, ...]) -> None:
     with graph.fx.inserting_before(node):
-        new = graph.fx.call_function(target, (pad.args[0], *args))
+        new = graph.fx.call_function(target, (argument(pad, "self"), *args))
     new.meta = dict(node.meta)
     graph.replace(node, new)
     graph.vanish(pad, f"it pads for {describe(node)}, whose own padding it has become, and padding has no relevance")
@@ -62,6 +60,6 @@ def _replace(graph: Graph, node: Node, pad: Node, target: Any, args: tuple[Any, 
 def _pads_with_zeros(node: Any) -> bool:
     if not isinstance(node, Node) or node.target not in (aten.pad.default, aten.constant_pad_nd.default):
         return False
-    options = [*node.args[2:], *node.kwargs.values()]
-    cropped = any(isinstance(n, int) and n < 0 for n in node.args[1])  # type: ignore[union-attr]
-    return not cropped and all(o in ("constant", None, 0) for o in options)
+    cropped = any(isinstance(n, int) and n < 0 for n in argument(node, "pad"))
+    constant = node.target is aten.constant_pad_nd.default or argument(node, "mode") == "constant"
+    return constant and not cropped and argument(node, "value") in (None, 0)

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..graph.arguments import argument
+from ..graph.facts import facts
 from ..graph.graph import Graph
-from .clean import CASTS
 
 aten = torch.ops.aten
 
@@ -33,12 +34,12 @@ def keep_double(graph: Graph) -> None:
             double.add(node)
         if not enters or dtype == torch.float64 or not _is_float(dtype):
             continue
-        if node.target in CASTS:
-            graph.replace(node, node.args[0])  # type: ignore[arg-type]
+        if facts(node).cast:
+            graph.replace(node, argument(node, 0))
             graph.fx.erase_node(node)
             double.discard(node)
             continue
-        node.args = tuple(a for a in node.args if not isinstance(a, torch.dtype))
+        node.args = tuple(None if isinstance(a, torch.dtype) else a for a in node.args)
         node.kwargs = {k: v for k, v in node.kwargs.items() if not isinstance(v, torch.dtype)}
         if node.target in STRICT:
             _raise(graph, node, [n for n in node.all_input_nodes if n not in double and _is_float(_dtype(n))])

@@ -1,5 +1,6 @@
 """Propagation rules, one file per family of operations."""
 
+from ..graph.facts import TABLE
 from . import packing, placement, stopped, structural  # noqa: F401  (their operations)
 from .base import Pass, Rule, Stop
 from .bounds import Flat, WSquare, ZBox
@@ -16,7 +17,7 @@ from .products import Quotient, Signal, Uniform
 from .recurrent import Recurrent
 from .softmax import CPLRP, AttnLRP, Softmax
 from .sums import Sum
-from .table import TABLE, rule_for
+from .table import rule_for
 from .views import View
 
 __all__ = [

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..graph.arguments import argument
 from ..graph.graph import Values, caller
 from .message import NOTHING, RELEVANCE, Form, Message
 
@@ -198,13 +199,9 @@ class Call:
         if self.context.keeps_books:
             self.context.book(reason, place or self.node, amount(), node or self.node)
 
-    def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument of the operation, however it was passed."""
-        return self.value(argument_of(self.node, position, name, default))
-
-
-def argument_of(node: Node, position: int, name: str, default: Any = None) -> Any:
-    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+    def argument(self, name: str | int) -> Any:
+        """The value of an argument by its name, however it was passed."""
+        return self.value(argument(self.node, name))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

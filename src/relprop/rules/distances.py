@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ..graph.arguments import argument
 from ..graph.ops import distance
-from .base import Call, Step, argument_of
+from .base import Call, Step
 from .gradient import Gradient, constant_inputs
 from .table import register
 
@@ -26,7 +27,7 @@ class Distance(Gradient):
         return "Distance()"
 
     def supports(self, step: Step) -> str | None:
-        p = argument_of(step.node, ORDER[step.node.target], "p", 2)
+        p = argument(step.node, "p")
         return "counting the values that differ (p=0) has no gradient" if p == 0 else None
 
     def rest(self, call: Call) -> str | None:
@@ -34,7 +35,4 @@ class Distance(Gradient):
         return call.context.reason_for(constants[0]) if constants else super().rest(call)
 
 
-ORDER = {aten.cdist.default: 2, aten.pdist.default: 1, distance: 1}
-"""Distances, and which argument says the order of the norm."""
-
-register("distance", Distance(), *ORDER)
+register("distance", Distance(), aten.cdist.default, aten.pdist.default, distance)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..graph.arguments import arguments
 from ..graph.ops import written_activation
 from .base import Call, Messages, Rule, Step
 from .message import RELEVANCE, Form, Message, times
@@ -47,7 +48,7 @@ class Identity(Rule):
     def forward(self, call: Call) -> Any:
         in_place = IN_PLACE.get(call.node.target)
         if in_place is not None and call.context.may_overwrite(call.active[0]):
-            return in_place(call.value(call.active[0]), *call.node.args[1:])
+            return in_place(call.value(call.active[0]))
         return call.run()
 
     def backward(self, call: Call, message: Message) -> Messages:
@@ -61,12 +62,12 @@ class Identity(Rule):
         """c * f(x) / x"""
         target = call.node.target
         if target in FROM_OUTPUT:
-            return FROM_OUTPUT[target](c, call.output, *call.node.args[1:])
+            return FROM_OUTPUT[target](c, call.output)
         x = call.context.accumulate(call.value(call.active[0]))
         if x.is_complex() and target is aten.abs.default:
             return c * torch.sgn(x)  # |z| is homogeneous: gradient x input is exact
         if target in FROM_INPUT:
-            factor = FROM_INPUT[target](x, *call.node.args[1:], **call.node.kwargs)
+            factor = FROM_INPUT[target](x, *list(arguments(call.node).values())[1:])
             return c * factor if factor is x else times(factor, c)
         return c * torch.where(x == 0, limit_at_zero(call.node), call.output / torch.where(x == 0, 1, x))
 
@@ -93,7 +94,7 @@ FROM_OUTPUT: dict[Any, Callable[..., Tensor]] = {aten.relu.default: _relu}
 """c * f(x)/x where it can be told from the output, so that the input need not be kept."""
 
 
-def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
+def _gelu(x: Tensor, approximate: str) -> Tensor:
     if approximate == "tanh":
         k = math.sqrt(2 / math.pi)
         t = x.square().mul_(0.044715 * k).add_(k).mul_(x).tanh_()
@@ -107,7 +108,7 @@ FROM_INPUT: dict[Any, Callable[..., Tensor]] = {
     aten.gelu.default: _gelu,
     aten.hardswish.default: torch.nn.functional.hardsigmoid,
     aten.mish.default: lambda x: torch.tanh(torch.nn.functional.softplus(x)),
-    aten.leaky_relu.default: lambda x, slope=0.01: torch.full_like(x, slope).masked_fill(x > 0, 1),
+    aten.leaky_relu.default: lambda x, slope: torch.full_like(x, slope).masked_fill(x > 0, 1),
     aten.square.default: lambda x: x,
 }
 """f(x)/x in closed form, from the input alone."""
@@ -126,16 +127,18 @@ def limit_at_zero(node: Node) -> float:
 
 
 def _at_zero(node: Node) -> tuple[float, float]:
-    if any(isinstance(a, Node) for a in node.args[1:]):
+    given = arguments(node)
+    x, *others = (name for name, value in given.items() if isinstance(value, Node))
+    if others:
         return (0.0, 0.0)  # a learned slope (PReLU): f(0) = 0
-    return _evaluate_at_zero(node.target, tuple(node.args[1:]), tuple(sorted(node.kwargs.items())))
+    return _evaluate_at_zero(node.target, x, tuple((name, value) for name, value in given.items() if name != x))
 
 
 @lru_cache(maxsize=512)
-def _evaluate_at_zero(target: Any, args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]) -> tuple[float, float]:
+def _evaluate_at_zero(target: Any, name: str, options: tuple[tuple[str, Any], ...]) -> tuple[float, float]:
     with torch.enable_grad():
         x = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        y = target(x, *args, **dict(kwargs))
+        y = target(**{name: x, **dict(options)})
         (slope,) = torch.autograd.grad(y, x)
     return float(y.detach()), float(slope) if torch.isfinite(slope) else 0.0
 
@@ -151,7 +154,6 @@ register(
     aten.leaky_relu.default,
     aten.prelu.default,
     aten._prelu_kernel.default,
-    aten.rrelu.default,
     aten.elu.default,
     aten.selu.default,
     aten.celu.default,
@@ -205,3 +207,4 @@ register(
     aten.reciprocal.default,
     written_activation,
 )
+register("activation", IDENTITY, aten.rrelu.default, random=("training",))

@@ -16,13 +16,20 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..graph import kernels
-from ..graph.ops import affine, channelwise, grouped_product, mapped_bias, padded_convolution
-from .base import Call, Step, argument_of
+from ..graph.arguments import arguments, signature
+from ..graph.ops import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    affine,
+    channelwise,
+    grouped_product,
+    mapped_bias,
+    padded_convolution,
+)
+from .base import Call, Step
 
 aten = torch.ops.aten
 
-CONVOLUTIONS = {aten.conv1d.default: 1, aten.conv2d.default: 2, aten.conv3d.default: 3}
-TRANSPOSED = {aten.conv_transpose1d.default: 1, aten.conv_transpose2d.input: 2, aten.conv_transpose3d.input: 3}
 MATMULS = {aten.matmul.default, aten.mm.default, aten.bmm.default}
 
 
@@ -239,26 +246,26 @@ def called(node: Node) -> Any:
 def _candidate(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
     target: Any = node.target
     if target is aten.linear.default:
-        return Dense(node.args[0], node.args[1], argument_of(node, 2, "bias"))
+        return Dense(*arguments(node).values())
     if target in CONVOLUTIONS or target in TRANSPOSED:
-        return _convolution(target, node.args[0], node.args[1], argument_of(node, 2, "bias"), node)
+        return _convolution(target, *arguments(node).values())
     if target is mapped_bias:
-        inner: Any = node.args[3]
+        x, weight, bias, inner, options = arguments(node).values()
         if inner is aten.linear.default:
-            return Dense(*node.args[:3])
-        return _convolution(inner, node.args[0], node.args[1], node.args[2], node, first=4)
+            return Dense(x, weight, bias)
+        return _convolution(inner, x, weight, bias, *options)
     if target is padded_convolution:
-        x, weight, bias, inner, sides = node.args[:5]
-        layer = _convolution(inner, x, weight, bias, node, first=5)
+        x, weight, bias, inner, options, sides = arguments(node).values()
+        layer = _convolution(inner, x, weight, bias, *options)
         layer.options["sides"] = sides
-        layer.needs = tuple(n for n in sides if isinstance(n, Node))  # type: ignore[union-attr]
+        layer.needs = tuple(n for n in sides if isinstance(n, Node))
         return layer
     if target is affine:
-        return Affine(*node.args[:3])
+        return Affine(*arguments(node).values())
     if target is grouped_product:
-        return Grouped(*node.args)
+        return Grouped(*arguments(node).values())
     if target in MATMULS:
-        x, y = node.args[0], node.args[1]
+        x, y = arguments(node).values()
         if is_constant(y) and _ndim(y) == 2:
             return MatrixRight(x, y, None)
         if is_constant(x) and _ndim(x) == 2 and _ndim(y) >= 2:
@@ -266,12 +273,10 @@ def _candidate(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
     return None
 
 
-def _convolution(target: Any, x: Any, weight: Any, bias: Any, node: Node, first: int = 3) -> Convolution:
-    plain = ["stride", "padding", "dilation", "groups"]
-    names = plain if target in CONVOLUTIONS else ["stride", "padding", "output_padding", "groups", "dilation"]
-    options = {**dict(zip(names, node.args[first:], strict=False)), **node.kwargs}
+def _convolution(target: Any, x: Any, weight: Any, bias: Any, *options: Any) -> Convolution:
+    named = dict(zip(list(signature(target))[3:], options, strict=True))
     dims = CONVOLUTIONS.get(target) or TRANSPOSED[target]
-    return Convolution(x, weight, bias, dims, target in TRANSPOSED, options)
+    return Convolution(x, weight, bias, dims, target in TRANSPOSED, named)
 
 
 def _ndim(node: Any) -> int:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..graph.arguments import argument, arguments
 from ..graph.ops import standardise
-from .base import Call, Messages, Rule, Step, argument_of
+from .base import Call, Messages, Rule, Step
 from .message import COEFFICIENT, RELEVANCE, Form, Message, add, divide, stabilise
 from .table import register
 
@@ -98,8 +99,7 @@ class Groups:
 
 
 def _layer_norm(call: Call) -> Tensor:
-    x, shape, weight, bias = (call.value(a) for a in (*call.node.args, None, None)[:4])
-    epsilon = argument_of(call.node, 4, "eps", 1e-5)
+    x, shape, weight, bias, epsilon, _ = map(call.value, arguments(call.node).values())
     y, _, rstd = aten.native_layer_norm.default(x, shape, weight, bias, epsilon)
     dims = tuple(range(-len(shape), 0))
     if call.context.differentiable:
@@ -109,8 +109,7 @@ def _layer_norm(call: Call) -> Tensor:
 
 
 def _rms_norm(call: Call) -> Tensor:
-    x, shape, weight = (call.value(a) for a in (*call.node.args, None)[:3])
-    epsilon = argument_of(call.node, 3, "eps", None)
+    x, shape, weight, epsilon = map(call.value, arguments(call.node).values())
     epsilon = torch.finfo(x.dtype).eps if epsilon is None else epsilon
     dims = tuple(range(-len(shape), 0))
     # torch computes the statistics of half precision in single precision
@@ -120,8 +119,7 @@ def _rms_norm(call: Call) -> Tensor:
 
 
 def _group_norm(call: Call) -> Tensor:
-    x, groups, weight, bias = (call.value(a) for a in (*call.node.args, None, None)[:4])
-    epsilon = argument_of(call.node, 4, "eps", 1e-5)
+    x, groups, weight, bias, epsilon, _ = map(call.value, arguments(call.node).values())
     n, channels = x.shape[:2]
     y, _, rstd = aten.native_group_norm.default(
         x.contiguous(), weight, bias, n, channels, x[0, 0].numel(), groups, epsilon
@@ -134,7 +132,7 @@ def _group_norm(call: Call) -> Tensor:
 
 
 def _standardise(call: Call) -> Tensor:
-    x, weight, bias, epsilon = (call.value(a) for a in call.node.args)
+    x, weight, bias, epsilon = map(call.value, arguments(call.node).values())
     dims = tuple(d for d in range(x.ndim) if d != 1)
     rstd = _rstd(x, dims, epsilon)
     per_channel = [None if p is None else p.reshape(-1, *[1] * (x.ndim - 2)) for p in (weight, bias)]
@@ -148,8 +146,7 @@ def _rstd(x: Tensor, dims: tuple[int, ...], epsilon: float) -> Tensor:
 
 
 def _bias_of(node: Node) -> Any:
-    position = 2 if node.target is standardise else 3
-    return None if node.target is aten.rms_norm.default else argument_of(node, position, "bias")
+    return None if node.target is aten.rms_norm.default else argument(node, "bias")
 
 
 NORMS: dict[Any, Any] = {

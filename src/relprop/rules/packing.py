@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError, reason_of
+from ..graph.arguments import arguments
 from ..graph.graph import place
 from ..graph.ops import PACK, PAD
 from .base import Call
@@ -27,7 +28,7 @@ class Packing(Gradient):
     moves: bool = True
 
     def forward(self, call: Call) -> Any:
-        x, lengths, batch_first = (call.value(a) for a in call.node.args)
+        x, lengths, batch_first = map(call.value, arguments(call.node).values())
         longest, steps = int(lengths.max()), x.shape[1 if batch_first else 0]
         if longest > steps:
             raise InputError(f"{place(call.node)}: a sequence of {longest} steps in a batch of {steps}.")

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..graph.arguments import argument
 from ..graph.graph import holds_numbers
-from .base import Call, Messages, Rule, Step, argument_of
+from .base import Call, Messages, Rule, Step
 from .gradient import LINEAR, relevance_of
 from .message import Form, Message
 from .table import register
@@ -90,7 +91,7 @@ class Put(Rule):
         return "linear"
 
     def _rule(self, step: Step) -> Rule:
-        return LINEAR if argument_of(step.node, 3, "accumulate", False) else PLACEMENT
+        return LINEAR if argument(step.node, "accumulate") else PLACEMENT
 
     def form(self, step: Step) -> Form:
         return self._rule(step).form(step)

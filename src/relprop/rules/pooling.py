@@ -11,12 +11,14 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.fx import Node
 
+from ..graph.arguments import argument, arguments
+from ..graph.facts import TABLE
 from .base import Call, Messages, Rule, Step
 from .gradient import LINEAR, Gradient
 from .linear import Epsilon
 from .message import COEFFICIENT, Form, Message, damped, quotient, sign, stabilise, stabiliser
 from .neurons import check_number
-from .table import TABLE, register
+from .table import register
 
 aten = torch.ops.aten
 
@@ -66,11 +68,9 @@ class Proportional(Rule):
         return {step.node} if step.form.c else set()
 
     def forward(self, call: Call) -> Any:
-        x, kernel = call.node.args[0], call.argument(1, "kernel_size")
-        stride, padding = call.argument(2, "stride", []), call.argument(3, "padding", 0)
-        ceil_mode = call.argument(5, "ceil_mode", False)
+        x, kernel, stride, padding, _, ceil_mode = map(call.value, arguments(call.node).values())
         with torch.enable_grad():
-            source = call.context.source(call.value(x))
+            source = call.context.source(x)
             average = AVERAGE_OF[call.node.target](source, kernel, stride or None, padding, ceil_mode)
             window = float(torch.tensor(kernel).prod()) if len(kernel) > 1 else float(kernel[0]) ** (average.ndim - 2)
             total = average * window
@@ -162,8 +162,8 @@ class Norm(Rule):
 
 
 def _dilation(node: Node) -> int:
-    dilation: Any = node.args[4] if len(node.args) > 4 else node.kwargs.get("dilation", 1)
-    return dilation if isinstance(dilation, int) else max(dilation)
+    dilation: list[int] = argument(node, "dilation")
+    return max(dilation)
 
 
 register(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..graph.arguments import arguments
 from .base import Call, Messages, Rule, Step
 from .gradient import coefficient
 from .message import RELEVANCE, Form, Message
@@ -26,7 +27,7 @@ class Power(Rule):
     """
 
     def carries(self, step: Step, node: Node) -> bool:
-        base, exponent = step.node.args
+        base, exponent = arguments(step.node).values()
         return node is (base if base in step.active else exponent)
 
     def form(self, step: Step) -> Form:
@@ -48,7 +49,7 @@ class Cumulative(Uniform):
         return None if step.node.target is aten.cumprod.default else "it is meant for cumulative products"
 
     def backward(self, call: Call, message: Message) -> Messages:
-        c, dim = coefficient(call, message), call.argument(1, "dim")
+        c, dim = coefficient(call, message), call.argument("dim")
         factors = torch.arange(1, c.shape[dim] + 1, dtype=c.dtype, device=c.device)
         return super().backward(call, Message(c / _along(factors, dim, c.ndim)))
 

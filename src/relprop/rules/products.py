@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..errors import RuleError
-from .base import Call, Messages, Step, argument_of, nodes_in
+from ..graph.arguments import argument, arguments
+from .base import Call, Messages, Step, nodes_in
 from .gradient import Gradient, coefficient
 from .message import Message, finite
 from .table import register
@@ -38,22 +39,22 @@ class Uniform(Gradient):
 
     def constants(self, step: Step) -> list[Node]:
         # a constant factor only scales: it has no share; a bias beside the product has one
-        beside = step.node.args[2:3] if step.node.target in LAYERS else ()
-        return [n for n in beside if isinstance(n, Node) and n not in step.active]
+        beside = argument(step.node, "bias") if step.node.target in LAYERS else None
+        return [beside] if isinstance(beside, Node) and beside not in step.active else []
 
     def factor(self, step: Step, node: Node) -> float:
         if step.node.target in WITHIN:
             values = step.active[0].meta["val"].numel() / step.node.meta["val"].numel()
             return 1.0 / max(1.0, float(values))
-        factors = sum(n in step.active for n in nodes_in(step.node.args))  # x * x has two
+        factors = sum(n in step.active for n in nodes_in(list(arguments(step.node).values())))  # x * x has two
         return 1.0 / max(1, factors)
 
     # -- x * y, element by element: written out, since autograd's bookkeeping would take longer than the product -------
 
     def signals(self, step: Step) -> list[tuple[Node, Any]]:
         """The factors of x * y that get relevance, each with what it is multiplied by."""
-        x, y = step.node.args
-        return [(n, other) for n, other in ((x, y), (y, x)) if n in step.active]  # type: ignore[misc]
+        x, y = arguments(step.node).values()
+        return [(n, other) for n, other in ((x, y), (y, x)) if n in step.active]
 
     def saves(self, step: Step) -> set[Node]:
         if not _elementwise(step.node):
@@ -98,10 +99,10 @@ class Signal(Uniform):
         return f"Signal({self.position})"
 
     def carries(self, step: Step, node: Node) -> bool:
-        return node is step.node.args[self.position]
+        return node is argument(step.node, self.position)
 
     def signals(self, step: Step) -> list[tuple[Node, Any]]:
-        x, y = step.node.args
+        x, y = arguments(step.node).values()
         pairs: list[tuple[Any, Any]] = [(x, y), (y, x)]
         return pairs[self.position : self.position + 1]
 
@@ -120,7 +121,7 @@ class Quotient(Uniform):
         return None if step.kind == "quotient" else "it is meant for divisions"
 
     def carries(self, step: Step, node: Node) -> bool:
-        return node is argument_of(step.node, 0, "self")
+        return node is argument(step.node, 0)
 
     def factor(self, step: Step, node: Node) -> float:
         return 1.0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..graph.arguments import arguments
 from .message import Message
 from .unrolled import Parameters
 
@@ -43,9 +44,7 @@ class Signature:
 
     def __init__(self, node: Node):
         target: Any = node.target
-        given = {a.name: a.default_value for a in target._schema.arguments}
-        given.update(zip(given, node.args, strict=False))
-        given.update(node.kwargs)
+        given = arguments(node)
         self.is_cell = target in CELLS
         self.kernel = (CELLS if self.is_cell else LAYERS)[target]
         self.sizes: Node | None = given.get("batch_sizes")

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from .base import Step, argument_of
+from ..graph.arguments import argument
+from .base import Step
 from .gradient import Gradient
 from .message import NOTHING, Form
 from .table import register
@@ -90,10 +91,10 @@ class CPLRP(Gradient):
         return NOTHING if not step.active else super().form(step)
 
 
-def _inputs(node: Node) -> tuple[Any, Any, Any, Any]:
-    return (*(node.args[:3]), argument_of(node, 3, "attn_mask"))
+def _inputs(node: Node) -> tuple[Any, ...]:
+    return tuple(argument(node, name) for name in ("query", "key", "value", "attn_mask"))
 
 
-register("attention", AttnLRP(), *FUSED)
+register("attention", AttnLRP(), *FUSED, random=("dropout_p",))
 register("softmax", Softmax(), *SOFTMAX)
 register("logsumexp", Gradient(), *LOGSUMEXP)

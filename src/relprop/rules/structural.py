@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..graph.ops import bagged, spread
+from ..graph.arguments import argument
+from ..graph.ops import as_real, bagged, spread
 from .base import Call, Step
 from .gradient import FILLS, LINEAR, MOVES, Gradient
 from .table import register
@@ -23,7 +24,7 @@ class Reduction(Gradient):
     linear: bool = True
 
     def supports(self, step: Step) -> str | None:
-        return "it multiplies values" if "prod" in [*step.node.args, *step.node.kwargs.values()] else None
+        return "it multiplies values" if argument(step.node, "reduce") == "prod" else None
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,6 @@ register(
     aten.pixel_unshuffle.default,
     aten.channel_shuffle.default,
     aten.unfold.default,
-    aten.alias.default,
-    aten.clone.default,
-    aten._to_copy.default,
-    aten.to.dtype,
-    aten.to.dtype_layout,
-    aten.to.device,
-    aten.type_as.default,
     aten.masked_select.default,
     aten.where.self,
     aten.masked_fill.Tensor,
@@ -96,6 +90,35 @@ register(
     aten.atleast_2d.default,
     aten.atleast_3d.default,
     spread,
+)
+register(
+    "structural",
+    MOVES,
+    aten.alias.default,
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.lift_fresh_copy.default,
+    identity=True,
+)
+register(
+    "structural",
+    MOVES,
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+    identity=True,
+    random=("p", "train"),
+)
+register(
+    "structural",
+    MOVES,
+    aten._to_copy.default,
+    aten.to.dtype,
+    aten.to.dtype_layout,
+    aten.to.device,
+    aten.type_as.default,
+    cast=True,
 )
 register("structural", Reduction(), aten.scatter_reduce.two, aten.index_reduce.default, aten.segment_reduce.default)
 register(
@@ -120,6 +143,7 @@ register(
     aten.min.default,
     aten.complex.default,
     aten.view_as_real.default,
+    as_real,
     aten.view_as_complex.default,
     aten.fft_fft.default,
     aten.fft_ifft.default,

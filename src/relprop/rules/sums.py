@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from .base import Call, Messages, Rule, Step, argument_of
+from ..graph.arguments import arguments
+from .base import Call, Messages, Rule, Step
 from .gradient import coefficient, finite_product
 from .message import COEFFICIENT, RELEVANCE, Form, Message
 from .table import register
@@ -75,7 +76,7 @@ def _keeps_all(step: Step) -> bool:
 
 def terms(node: Node) -> list[tuple[Any, int, Any]]:
     """The summands of a node, each with a sign and a factor."""
-    x, y, alpha = argument_of(node, 0, "self"), argument_of(node, 1, "other"), argument_of(node, 2, "alpha", 1)
+    x, y, alpha = arguments(node).values()
     if node.target in (aten.rsub.Scalar, aten.rsub.Tensor):
         return [(x, -1, alpha), (y, 1, 1)]
     return [(x, 1, 1), (y, -1 if node.target in (aten.sub.Tensor, aten.sub.Scalar) else 1, alpha)]

@@ -1,4 +1,4 @@
-"""The table of operations: what is known of each, stated once."""
+"""Operations and their default rules; :func:`rule_for` does the same for an operation of your own."""
 
 from __future__ import annotations
 
@@ -7,41 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import Node
 
-from ..graph.facts import FACTS, Facts
+from ..graph.facts import TABLE, UNKNOWN, describe
 from ..graph.graph import operation
 from .base import Call, Messages, Rule, Step
 from .message import Form, Message
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry(Facts):
-    """All that is known of one operation: the facts that passes need, its default rule, and what that rule needs."""
-
-    rule: Rule
-    own: bool = False
-    """Whether the rule is a user's, given by :func:`rule_for`."""
-    back: Callable[..., Tensor] | None = None
-    """The way back of a view: what arrives, the shape of the input, the operation's other arguments -> what is sent."""
-
-
-TABLE: dict[Any, Entry] = FACTS  # type: ignore[assignment]
-"""Operation -> what is known of it."""
-
-
-def register(kind: str, rule: Rule, *operations: Any, **facts: Any) -> None:
-    """Give operations a kind, a default rule, and facts: the fields of :class:`Entry`.
-
-    Raises:
-        ValueError: if an operation is in the table already: it is described in one place.
-    """
-    for op in operations:
-        if op in TABLE:
-            raise ValueError(f"{op} is registered twice")
-        TABLE[op] = Entry(kind=kind, rule=rule, **facts)
-    _versions[0] += 1
+def register(kind: str, rule: Rule, *operations: Any, **known: Any) -> None:
+    """Put operations into the table of graph/facts.py: their kind, their default rule, and facts about them."""
+    describe(kind, *operations, rule=rule, **known)
 
 
 _versions = [0]
@@ -86,8 +62,7 @@ def rule_for(*operations: Any, kind: str = "custom") -> Callable[[Any], Any]:
         else:
             raise TypeError(f"rule_for decorates a Rule or a function (call, message) -> message, got {thing!r}")
         for op in overloads:  # what is known of an operation does not depend on who explains it
-            known = TABLE.get(op, Entry(kind=kind, rule=rule))
-            TABLE[op] = replace(known, kind=kind, rule=rule, own=True)
+            TABLE[op] = replace(TABLE.get(op, UNKNOWN), kind=kind, rule=rule, own=True)
         _versions[0] += 1
         return thing
 

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..graph.arguments import argument, arguments
+from ..graph.facts import TABLE
 from .base import Call, Messages, Rule, Step
 from .gradient import Gradient, constant_inputs
 from .message import Message
-from .table import TABLE, register
+from .table import register
 
 aten = torch.ops.aten
 
@@ -32,8 +34,12 @@ class View(Rule):
     def backward(self, call: Call, message: Message) -> Messages:
         back = TABLE[call.node.target].back
         assert back is not None
-        shape, args = call.shape(call.active[0]), [call.value(a) for a in call.node.args[1:]]
-        return [Message(*(None if m is None else back(m, shape, *args) for m in message))]
+        _, *rest = arguments(call.node).values()
+        return [
+            Message(
+                *(None if m is None else back(m, call.shape(call.active[0]), *map(call.value, rest)) for m in message)
+            )
+        ]
 
 
 def _reshape(m: Tensor, shape: torch.Size, *_: Any) -> Tensor:
@@ -52,7 +58,7 @@ def _select(m: Tensor, shape: torch.Size, dim: int, index: int) -> Tensor:
     return aten.select_backward.default(m, shape, dim, index)
 
 
-def _slice(m: Tensor, shape: torch.Size, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Tensor:
+def _slice(m: Tensor, shape: torch.Size, dim: int, start: Any, end: Any, step: int) -> Tensor:
     low, high = 0 if start is None else start, shape[dim] if end is None else end
     return aten.slice_backward.default(m, shape, dim, low, high, step)
 
@@ -106,10 +112,10 @@ class Concatenation(Gradient):
     def backward(self, call: Call, message: Message) -> Messages:
         if _has_constants(call.step):
             return super().backward(call, message)
-        parts, dim = call.node.args[0], call.argument(1, "dim", 0)
-        sizes = [call.shape(n)[dim] for n in parts]  # type: ignore[union-attr,arg-type]
+        parts, dim = argument(call.node, "tensors"), call.argument("dim")
+        sizes = [call.shape(n)[dim] for n in parts]
         sent: dict[Any, Message] = {}
-        for i, node in enumerate(parts):  # type: ignore[arg-type]
+        for i, node in enumerate(parts):
             start = sum(sizes[:i])
             piece = Message(*(None if m is None else m.narrow(dim, start, sizes[i]) for m in message))
             sent[node] = sent[node].plus(piece) if node in sent else piece
@@ -118,7 +124,7 @@ class Concatenation(Gradient):
 
 def _has_constants(step: Step) -> bool:
     """Also an empty tensor, which torch.cat takes whatever its shape."""
-    parts: Any = step.node.args[0]
+    parts = argument(step.node, "tensors")
     return bool(constant_inputs(step)) or any(n.meta["val"].ndim != step.node.meta["val"].ndim for n in parts)
 
 
