@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from .facts import KEEPS, NONNEGATIVE, describe
+from .facts import KEEPS, describe
 from .kernels import channels_last
 
 aten = torch.ops.aten
 
-# What no rule is for: sources of relevance, picks of one of several outputs, and numbers.
+# What no rule is for: sources of relevance, and picks of one of several outputs.
 describe("embedding", aten.embedding.default, fresh=True)
 describe("pick", operator.getitem, sign=KEEPS)
-describe("size", aten.sym_size.int, sign=NONNEGATIVE)
 
 
 def standardise(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Tensor:

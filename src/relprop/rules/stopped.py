@@ -46,6 +46,7 @@ register(
     aten.sym_numel.default,
     aten.sym_storage_offset.default,
     shape_only=True,
+    sign=NONNEGATIVE,
 )
 register("stopped", Stop(), aten.rand_like.default, sign=NONNEGATIVE, fresh=True)
 register("stopped", Stop(), aten.randn_like.default, fresh=True)
