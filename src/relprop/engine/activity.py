@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..graph.arguments import argument
 from ..graph.facts import facts
 from ..graph.graph import Graph, calls, holds_numbers
 from ..rules.base import Rule, Stop
@@ -59,9 +60,10 @@ def picks(node: Node) -> bool:
     return node.target is operator.getitem
 
 
-def _made_by(node: Node) -> Node:
+def made_by(node: Node) -> Node:
     """The operation behind a pick."""
-    return node.args[0] if picks(node) else node  # type: ignore[return-value]
+    made: Node = argument(node, 0) if picks(node) else node
+    return made
 
 
 def stopped_nodes(scope: Scope, chosen: dict[Any, tuple[Rule, str]], active: set[Node]) -> set[Node]:
@@ -70,7 +72,7 @@ def stopped_nodes(scope: Scope, chosen: dict[Any, tuple[Rule, str]], active: set
     for node in scope.nodes:
         if node not in chosen:
             continue
-        before = [n for n in map(_made_by, node.all_input_nodes) if n in active]
+        before = [n for n in map(made_by, node.all_input_nodes) if n in active]
         if isinstance(chosen[node][0], Stop) or (before and all(n in stopped for n in before)):
             stopped.add(node)
     return stopped

@@ -16,7 +16,7 @@ from ..rules.layers import called
 from ..rules.linear import LRP0
 from ..rules.neurons import LinearRule
 from ..select import Scope
-from .activity import active_nodes, ancestors, dependent_nodes, picks, stopped_nodes
+from .activity import active_nodes, ancestors, dependent_nodes, made_by, picks, stopped_nodes
 from .plan import Plan
 from .schedule import schedule_of, with_forms, without_masks
 
@@ -85,7 +85,7 @@ def make_plan(
         if node not in reached or node in sources:
             continue
         if picks(node):
-            reached.add(node.args[0])  # type: ignore[arg-type]
+            reached.add(made_by(node))
             continue
         candidates = tuple(n for n in node.all_input_nodes if n in active)
         if node not in chosen:

@@ -17,6 +17,7 @@ from ..graph.facts import facts
 from ..graph.graph import Graph, is_float, place
 from ..rules.message import Message, divide
 from ..targets import Several, Target, is_float_tensor, main_output, shown
+from .activity import made_by, picks
 from .hidden import channel_mask, module_outputs
 from .plan import Plan
 
@@ -69,12 +70,7 @@ def _but_for(graph: Graph, plan: Plan, found: Seed) -> str:
 
 
 def _is_pick(node: Node, plan: Plan) -> bool:
-    return (
-        bool(node.args)
-        and isinstance(node.args[0], Node)
-        and node.args[0] in plan.steps
-        and "getitem" in str(node.target)
-    )
+    return picks(node) and made_by(node) in plan.steps
 
 
 def start_of(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.fx import Node
 
+from ..graph.arguments import argument
 from ..graph.graph import holds_numbers
 from .base import Call, Messages, Rule, Step, nodes_in
 from .message import COEFFICIENT, Form, Message, divide, product
@@ -213,7 +214,7 @@ def _output(call: Call, index: int) -> tuple[Tensor, Node]:
     output = call.output
     if not isinstance(output, (tuple, list)):
         return output, call.node
-    return output[index], next((u for u in call.node.users if u.args[1] == index), call.node)
+    return output[index], next((u for u in call.node.users if argument(u, 1) == index), call.node)
 
 
 def relevance_of(a: Tensor, message: Message) -> Tensor:
@@ -236,7 +237,7 @@ def constant_inputs(step: Step) -> list[Node]:
     """
     node = step.node
     numbers = set(filter(holds_numbers, node.all_input_nodes))
-    numbers.update(n for i in PROMOTING.get(node.target, ()) for n in nodes_in(node.args[i : i + 1]))
+    numbers.update(n for i in PROMOTING.get(node.target, ()) for n in nodes_in(argument(node, i)))
     return [n for n in node.all_input_nodes if n in numbers and n not in step.active]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..graph import kernels
-from ..graph.arguments import arguments, signature
+from ..graph.arguments import argument, arguments, signature
 from ..graph.ops import (
     CONVOLUTIONS,
     TRANSPOSED,
@@ -240,7 +240,7 @@ def layer_of(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
 
 def called(node: Node) -> Any:
     """The operation that the model calls at a node, also where batch norm or padding was folded into a layer."""
-    return node.args[3] if node.target in (mapped_bias, padded_convolution) else node.target
+    return argument(node, "op") if node.target in (mapped_bias, padded_convolution) else node.target
 
 
 def _candidate(node: Node, is_constant: Callable[[Any], bool]) -> Layer | None:
