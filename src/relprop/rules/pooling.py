@@ -154,6 +154,9 @@ class Norm(Rule):
     def saves(self, step: Step) -> set[Node]:
         return self._rule(step).saves(step)
 
+    def look_up(self, step: Step) -> Any:
+        return self._rule(step).look_up(step)
+
     def forward(self, call: Call) -> Any:
         return self._rule(call.step).forward(call)
 
