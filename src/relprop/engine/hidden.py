@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,26 +19,20 @@ from ..select import stack_of
 def module_outputs(graph: Graph, patterns: Sequence[str]) -> dict[str, Node]:
     """Module path -> node of the module's output, for all paths that match; a second call is ``path@1``.
 
+    A module with several outputs, such as an LSTM whose states are used, has ``path[0]``, ``path[1]`` and so on, in the
+    order in which they are made; its path alone stands for all of them.
+
     Raises:
         SelectionError: if a pattern matches no module that was called.
     """
     if not patterns:
         return {}
-    outputs: dict[str, Node] = {}
-    for node in graph.nodes:
-        if calls(node) and is_float(node) and node not in graph.constants:
-            stacks = [module_stack(node)]
-            if node.meta.get("also_module"):
-                stacks.append(stack_of(node.meta["also_module"]))
-            for path in {path for stack in stacks for path, _ in stack if path}:
-                outputs[path] = node  # the last one is the output
+    outputs = _outputs(graph)
     found: dict[str, Node] = {}
     for pattern in patterns:
         if not isinstance(pattern, str):
             raise SelectionError(f"a module path or a pattern of paths is a string, got {pattern!r}.")
-        matched = {
-            p: n for p, n in outputs.items() if fnmatchcase(p, pattern) or fnmatchcase(p.partition("@")[0], pattern)
-        }
+        matched = {name: node for name, node in outputs.items() if any(map(_matches(pattern), _names_of(name)))}
         if not matched:
             for path, why in graph.vanished.items():
                 if fnmatchcase(path, pattern):
@@ -50,6 +45,48 @@ def module_outputs(graph: Graph, patterns: Sequence[str]) -> dict[str, Node]:
             )
         found.update(matched)
     return found
+
+
+def _outputs(graph: Graph) -> dict[str, Node]:
+    """The outputs of every module by name: what it makes that is used outside of it."""
+    within: dict[str, list[Node]] = {}
+    paths = {node: _paths(node) for node in graph.nodes if calls(node)}
+    for node, around in paths.items():
+        if is_float(node) and node not in graph.constants:
+            for path in around:
+                within.setdefault(path, []).append(node)
+    leaving = set(graph.outputs)
+    found: dict[str, Node] = {}
+    for path, nodes in within.items():
+        used = [n for n in nodes if n in leaving or any(path not in paths.get(user, ()) for user in n.users)]
+        if len(used) < 2:
+            found[path] = used[0] if used else nodes[-1]
+        else:
+            found |= {f"{path}[{i}]": node for i, node in enumerate(sorted(used, key=_part))}
+    return found
+
+
+def _paths(node: Node) -> set[str]:
+    """The modules that an operation was called in; a batch norm that was folded is one of them."""
+    stacks = [module_stack(node)]
+    if node.meta.get("also_module"):
+        stacks.append(stack_of(node.meta["also_module"]))
+    return {path for stack in stacks for path, _ in stack if path}
+
+
+def _part(node: Node) -> int:
+    """Which of the results of one operation a node picks; others keep their order."""
+    return node.args[1] if node.target is operator.getitem else 0  # type: ignore[return-value]
+
+
+def _names_of(name: str) -> tuple[str, ...]:
+    """What a pattern may name: ``path@1[0]`` is also ``path@1``, and a call of ``path``."""
+    whole = name.partition("[")[0]
+    return name, whole, whole.partition("@")[0]
+
+
+def _matches(pattern: str) -> Callable[[str], bool]:
+    return lambda name: name == pattern or fnmatchcase(name, pattern)
 
 
 def channel_mask(node: Node, channels: Any) -> Callable[[Tensor], Tensor]:
