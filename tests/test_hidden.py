@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -297,3 +298,50 @@ def test_padding_that_became_the_convolutions_own(pad: nn.Module, options: dict)
     explanation = lrp.explain(x, total, record="first")
     padded = relprop.LRP(model.conv, "epsilon_plus").attribute(pad(model.first(x).detach()), total)
     assert_same(pad(explanation.relevances["first"]), padded)
+
+
+class TwoWays(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return 2 * x, 3 * x
+
+
+class Halves(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return torch.chunk(5 * x, 2, 1)
+
+
+class Several(nn.Module):
+    """y = 2 x0 + 3 x1 for the first, 5 (x0 - x1) for the second."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, two = self.inner(x)
+        return one[:, 0] + two[:, -1] if isinstance(self.inner, TwoWays) else (one - two)[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("inner", "first", "second"),
+    [(TwoWays(), [[2.0, 0.0]], [[0.0, 12.0]]), (Halves(), [[5.0]], [[-20.0]])],
+    ids=["two operations", "one operation with two results"],
+)
+def test_every_output_of_a_module_has_a_name(inner: nn.Module, first: list[Any], second: list[Any]) -> None:
+    lrp, x = relprop.LRP(Several(inner)), torch.tensor([[1.0, 4.0]]).double()
+    found = lrp.explain(x, record="inner")
+    assert list(found.relevances) == ["inner[0]", "inner[1]"]
+    assert_same(found.relevances["inner[0]"], torch.tensor(first).double())
+    assert_same(found.relevances["inner[1]"], torch.tensor(second).double())
+    assert list(lrp.explain(x, record="inner[1]").relevances) == ["inner[1]"]
+
+    nothing = lrp.explain(x, mask={"inner": torch.zeros(1)})  # the path alone stands for all of them
+    assert_same(nothing.ledger.by_kind()["masked"], nothing.value)
+    without = lrp.explain(x, mask={"inner[1]": torch.zeros(1)})
+    assert_same(without.ledger.by_kind()["masked"], torch.tensor(second).double().sum(1))
+    assert_same(without.relevance.sum(1), torch.tensor(first).double().sum(1))
+
+    begun = lrp.explain(x, at=("inner[0]", 0))  # relevance starts as this output's first channel
+    assert begun.relevance.sum() == begun.value
+    with pytest.raises(relprop.SelectionError, match=r"inner\[0\], inner\[1\]; name one"):
+        lrp.explain(x, at="inner")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -224,6 +225,8 @@ class Run:
                 self._reach(step.node)
                 message, parts = inbox.take(step.node)
                 if message is not None or parts:
+                    if parts and watchers:
+                        parts = self._watched(step, parts, watchers)
                     message, call = message or NO_MESSAGE, self._call(step, parts)
                     for watcher in watchers:
                         message = watcher.arrives(step, message, self)
@@ -242,6 +245,15 @@ class Run:
 
     def _reach(self, node: Node) -> None:
         """The reverse sweep comes to an operation."""
+
+    def _watched(self, step: Step, parts: Parts, watchers: Sequence[Watcher]) -> Parts:
+        """The messages to single outputs, shown to those who look on."""
+        seen = dict(parts)
+        for node in step.node.users:
+            if node.target is operator.getitem and (index := node.args[1]) in seen:
+                for watcher in watchers:
+                    seen[index] = watcher.is_picked(node, seen[index], self)  # type: ignore[index]
+        return seen
 
     def _call(self, step: Step, parts: Parts | None) -> Call:
         call = self.calls.get(step.node) or Call(step, self._weakly)

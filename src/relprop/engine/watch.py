@@ -21,6 +21,10 @@ class Watcher:
         """
         return message
 
+    def is_picked(self, node: Node, message: Message, run: Context) -> Message:
+        """A message reaches one of several outputs of an operation. What is returned goes on in its place."""
+        return message
+
     def is_sent(self, step: Step, messages: Messages, run: Context) -> None:
         """The operation has handed it on, one message to each of ``step.active``."""
 
@@ -32,13 +36,16 @@ class Masks(Watcher):
         self.masks = masks
 
     def arrives(self, step: Step, message: Message, run: Context) -> Message:
-        mask = self.masks.get(step.node)
+        return self.is_picked(step.node, message, run)
+
+    def is_picked(self, node: Node, message: Message, run: Context) -> Message:
+        mask = self.masks.get(node)
         if mask is None or not message:
             return message
-        value = run.values[step.node]
+        value = run.values[node]
         masked = message.scaled(mask(value))
         if run.keeps_books:
-            run.book("masked", step.node, message.relevance(value) - masked.relevance(value), step.node)
+            run.book("masked", node, message.relevance(value) - masked.relevance(value), node)
         return masked
 
 
@@ -49,7 +56,9 @@ class Record(Watcher):
         self.found: dict[Node, Tensor | None] = dict.fromkeys(nodes)
 
     def arrives(self, step: Step, message: Message, run: Context) -> Message:
-        if step.node in self.found and message:
-            relevance = message.relevance(run.values[step.node])
-            self.found[step.node] = add(self.found[step.node], relevance)
+        return self.is_picked(step.node, message, run)
+
+    def is_picked(self, node: Node, message: Message, run: Context) -> Message:
+        if node in self.found and message:
+            self.found[node] = add(self.found[node], message.relevance(run.values[node]))
         return message
