@@ -45,6 +45,8 @@ class Ledger:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     sinks: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)
+    start: str = ""
+    """What relevance started at, where it is not the output itself."""
     modules: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
@@ -104,7 +106,7 @@ class Ledger:
 
         samples = len(self.seed)
         lines = [f"ledger of {samples} sample{'s' if samples > 1 else ''}" + (" (summed)" if samples > 1 else "")]
-        lines.append(line("seed", self.seed))
+        lines.append(line(f"seed ({self.start})" if self.start else "seed", self.seed))
         for name, amount in self.inputs.items():
             lines.append(line(f"received by {name}" + " (shared by all samples)" * (name in self.shared), amount, 1))
         for kind, amount in sorted(self.by_kind().items(), key=lambda item: -item[1].abs().sum().item()):

@@ -9,7 +9,7 @@ from typing import Any
 from torch.fx import Node
 
 from ..composites import Composite
-from ..graph.graph import Graph, module_path, operation, source_line
+from ..graph.graph import Graph, describe, module_path, operation, source_line
 from ..rules.base import Step
 from ..select import Scope
 from .schedule import Schedule
@@ -58,7 +58,9 @@ class Plan:
         ]
         rows += [(n.name, operation(n), module_path(n), "NO RULE", "", source_line(n)) for n in self.gaps]
         title = f"composite {self.composite.name}" + (f" ({self.composite.note})" if self.composite.note else "")
-        return f"{title}, bias: {self.bias}\n{table(rows)}"
+        inside = [describe(root) for root in self.roots if root not in self.graph.outputs]
+        start = f", relevance starts at {', '.join(inside)}" if inside else ""
+        return f"{title}, bias: {self.bias}{start}\n{table(rows)}"
 
     __repr__ = __str__
 

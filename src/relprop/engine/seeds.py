@@ -20,6 +20,8 @@ from ..targets import Several, Target, is_float_tensor, main_output, shown
 from .activity import made_by, picks
 from .hidden import channel_mask, module_outputs
 from .plan import Plan
+from .run import Run
+from .scores import Score, score_behind
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Targets and seeds
@@ -41,13 +43,61 @@ def targets_in(target: Any) -> tuple[tuple[Target, ...], bool]:
     return tuple(target.targets), True
 
 
-def roots_for(graph: Graph, targets: Sequence[Target]) -> tuple[Node, ...]:
-    """The outputs where relevance may start: all for a function, the one with the scores for an index."""
+def roots_for(graph: Graph, targets: Sequence[Target]) -> tuple[tuple[Node, ...], Score | None]:
+    """Where relevance may start: at all outputs for a function; for an index at the one with the scores.
+
+    Where these are made probabilities of in the end, it starts in front of that, which is told as well.
+    """
     floats = [o for o in graph.outputs if isinstance(o, Node) and is_float(o)]
-    if any(callable(t) for t in targets) or len(floats) <= 1:
-        return tuple(dict.fromkeys(floats))
+    by_function = [callable(t) for t in targets]
+    if all(by_function) or not floats:
+        return tuple(dict.fromkeys(floats)), None
     values = [o.meta["val"] if isinstance(o, Node) else o for o in graph.outputs]
-    return (graph.outputs[main_output(values, graph.unflatten_output)],)
+    if len(floats) > 1 and any(by_function):
+        position = _main_output_or_none(values, graph)
+    else:
+        position = main_output(values, graph.unflatten_output)
+    score = None if position is None else score_behind(graph, position)
+    start = score.node if score is not None else None if position is None else graph.outputs[position]
+    starts = [*(floats if any(by_function) else []), *([] if start is None else [start])]
+    return tuple(dict.fromkeys(starts)), score
+
+
+def starts_of(graph: Graph) -> tuple[Node, ...]:
+    """Where relevance may start as long as no target is given: at the only output's score, or at all outputs."""
+    floats = [o for o in graph.outputs if isinstance(o, Node) and is_float(o)]
+    return roots_for(graph, [None])[0] if len(floats) == 1 else tuple(dict.fromkeys(floats))
+
+
+def _main_output_or_none(values: list[Any], graph: Graph) -> int | None:
+    """An index target that does not say which of several outputs it means is told so when it is looked at."""
+    try:
+        return main_output(values, graph.unflatten_output)
+    except TargetError:
+        return None
+
+
+def seeds_for(
+    run: Run, outputs: list[Any], score: Score | None, find: Callable[[list[Any]], Seed]
+) -> tuple[Seed, dict[Node, Message]]:
+    """The seed that is found in the outputs, and its messages.
+
+    Args:
+        run: the forward run.
+        outputs: leaves of the model's output.
+        score: what takes the place of a probability among them, if something does.
+        find: from the leaves to a seed.
+    """
+    graph, plan = run.plan.graph, run.plan
+    if score is None:
+        found = find(outputs)
+        return found, seed_messages(graph, plan, found)
+    shown_as = list(outputs)
+    shown_as[score.position] = score.shown(run.values)
+    found = find(shown_as)
+    if score.node not in plan.steps and score.node not in plan.sources and not _is_pick(score.node, plan):
+        raise TargetError(f"the target does not depend on any input that is explained{_but_for(graph, plan, found)}.")
+    return found, {score.node: Message(score.pulled_back(found.coefficients[score.position], run.values))}
 
 
 def seed_messages(graph: Graph, plan: Plan, found: Seed) -> dict[Node, Message]:

@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from ..capture.capturer import Capturer
 from ..composites import Composite, of
-from ..graph.graph import Graph, is_float
+from ..graph.graph import Graph
 from ..graph.modes import own_modes
 from ..rules.message import Message, is_finite
 from ..rules.table import table_version
@@ -27,7 +27,8 @@ from .plan import Plan
 from .planning import make_plan, refuse_gaps
 from .question import PLAIN, Answer, How, Question, Wrt
 from .run import Run
-from .seeds import Seed, roots_for, seed_inside, seed_messages, seed_of, start_of
+from .scores import Score
+from .seeds import Seed, roots_for, seed_inside, seed_of, seeds_for, start_of, starts_of
 from .sources import relevances_of, sources_of
 from .watch import Masks, Record, Watcher
 
@@ -123,7 +124,7 @@ class Session:
                 self._plans.clear()
                 self._told.clear()
             sources = sources_of(graph, chosen, wrt)
-            starts = [o for o in graph.outputs if isinstance(o, Node) and is_float(o)] if roots is None else list(roots)
+            starts = list(starts_of(graph) if roots is None else roots)
             made = make_plan(
                 graph,
                 self.composite,
@@ -143,12 +144,16 @@ class Session:
             found = seed_inside(run.values[places.start], places.chosen, question.seed)
             seeds = {places.start: Message(found.coefficients[0])}
         else:
-            found = seed_of(target, outputs, graph.unflatten_output, question.seed)
-            seeds = seed_messages(graph, plan, found)
+            score = None if callable(target) else places.score
+            found, seeds = seeds_for(
+                run, outputs, score, lambda leaves: seed_of(target, leaves, graph.unflatten_output, question.seed)
+            )
         if not is_finite(found.value):
             refuse_infinite_inputs(run.leaves)
         refuse_gaps(plan.gaps, seeds)
         ledger = open_ledger(run, found, seeds) if accounting else None
+        if ledger is not None and places.score is not None and not callable(target):
+            ledger.start = str(places.score)
         record, watchers = Record(places.recorded.values()), list[Watcher]()
         if places.masks:
             watchers.append(Masks(places.masks))
@@ -181,6 +186,8 @@ class Places:
     """What of that tensor."""
     roots: tuple[Node, ...]
     """Where relevance may start."""
+    score: Score | None
+    """What an index target explains in the place of a probability."""
 
     @classmethod
     def of(cls, graph: Graph, question: Question) -> Places:
@@ -194,8 +201,8 @@ class Places:
             for path, channels in question.mask.items()
             for node in module_outputs(graph, [path]).values()
         }
-        roots = roots_for(graph, question.targets) if start is None else (start,)
-        return cls(module_outputs(graph, question.record), masks, start, chosen, roots)
+        roots, score = roots_for(graph, question.targets) if start is None else ((start,), None)
+        return cls(module_outputs(graph, question.record), masks, start, chosen, roots, score)
 
     @property
     def keep(self) -> tuple[Node, ...]:

@@ -16,7 +16,7 @@ from ..graph.graph import Graph
 from ..graph.modes import own_modes
 from ..lrp import LRP
 from ..progress import Progress, bar
-from ..targets import main_output
+from ..targets import class_index, main_output
 
 
 @own_modes()
@@ -70,7 +70,8 @@ def _factor(
 ) -> Tensor:
     """Relevance for every dimension of the embedding, [M, B, ...]."""
     given = Given.of(x)
-    question = Question(tuple(range(_dimensions(session.graph(given)))), wrt=wrt)
+    # by functions, so that an embedding that ends in a sigmoid is explained itself, and not the score behind it
+    question = Question(tuple(class_index(m) for m in range(_dimensions(session.graph(given)))), wrt=wrt)
     found = []
     for _, answer in zip(progress(list(question.targets)), session.answers(given, question), strict=True):
         relevances = [r for r in answer.relevances if r is not None]

@@ -25,7 +25,7 @@ from ..engine.inputs import twice
 from ..engine.plan import Plan
 from ..engine.question import Question
 from ..engine.run import Run, StandIns, parameters_of
-from ..engine.seeds import index_for, seed_at, seed_messages, seed_of
+from ..engine.seeds import Seed, index_for, seed_at, seed_of, seeds_for
 from ..engine.session import Places, Session
 from ..engine.sources import relevances_of
 from ..errors import CaptureError, TargetError, reason_of
@@ -74,15 +74,18 @@ def program_of(
         question = replace(question, targets=pytree.tree_map_only(Tensor, twice, question.targets))
         _answered(session, given, question)
     graph, (target,) = session.graph(given), question.targets
-    plan, leaves = session.plan(graph, given, question.wrt, Places.of(graph, question)), list(given.leaves)
+    places = Places.of(graph, question)
+    plan, leaves = session.plan(graph, given, question.wrt, places), list(given.leaves)
 
     def propagate(run: Run, index: Tensor | None) -> tuple[list[Any], list[Tensor | None]]:
+        def find(leaves: list[Any]) -> Seed:
+            if index is None:
+                return seed_of(target, leaves, graph.unflatten_output, question.seed)
+            return seed_at(index, leaves, graph.unflatten_output, question.seed)
+
         outputs = run.outputs
-        if index is None:
-            found = seed_of(target, outputs, graph.unflatten_output, question.seed)
-        else:
-            found = seed_at(index, outputs, graph.unflatten_output, question.seed)
-        return outputs, relevances_of(plan, run, run.sweep(seed_messages(graph, plan, found)))
+        _, seeds = seeds_for(run, outputs, None if callable(target) else places.score, find)
+        return outputs, relevances_of(plan, run, run.sweep(seeds))
 
     index = index_for(target, Run(plan, leaves).outputs, graph.unflatten_output)
     return trace(plan, leaves, index, propagate, dynamic=dynamic, portable=portable, compiled=compiled)
