@@ -19,7 +19,7 @@ MAY_USE = {
     "engine": {"errors", "graph", "rules", "select", "composites", "capture", "targets", "progress"},
     "programs": {"errors", "graph", "rules", "capture", "targets", "engine"},
     "view": {"errors"},
-    "explanation": {"errors", "engine", "view"},
+    "explanation": {"errors", "engine", "targets", "view"},
     "lrp": {
         *("errors", "graph", "rules", "composites", "capture", "targets", "engine", "programs", "explanation"),
         "progress",

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import relprop
-from relprop import rules, select
+from relprop import rules, select, targets
 
 from .models import Residual, UNet, assert_balanced, assert_same, cnn, images, mlp, prepared, score
 
@@ -134,7 +134,7 @@ def test_hidden_tensor_that_gets_nothing() -> None:
 
 
 def test_several_targets_are_recorded_one_by_one(lrp: relprop.LRP, x: Tensor) -> None:
-    several = lrp.explain(x, [0, 1], record="conv2").relevances["conv2"]
+    several = lrp.explain(x, targets.several([0, 1]), record="conv2").relevances["conv2"]
     for i in range(2):
         assert torch.equal(several[i], lrp.explain(x, i, record="conv2").relevances["conv2"])
 

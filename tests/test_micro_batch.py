@@ -205,7 +205,9 @@ def test_targets_that_cannot_be_split(convolutional: relprop.LRP, target: str) -
 
 def test_helper_that_holds_something_for_each_sample(convolutional: relprop.LRP) -> None:
     for size in (1, 2):
-        with pytest.raises(TargetError, match=r"the target function '<lambda>' r(aised|eturned)") as refusal:
+        with pytest.raises(
+            TargetError, match=r"the target function 'class \[2, 0, 1, 1, 2\]' r(aised|eturned)"
+        ) as refusal:
             convolutional.attribute(images(5), targets.class_index(CLASSES), micro_batch=size)
         assert f"samples 0 to {size - 1} of 5: micro_batch={size}" in refusal.value.__notes__[0]
 

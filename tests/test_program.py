@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import relprop
-from relprop import InputError, TargetError
+from relprop import InputError, TargetError, targets
 
 from .models import assert_same, prepared
 
@@ -122,10 +122,12 @@ def test_file_gives_what_relprop_gives(name: str, composite: str, tmp_path: Path
         path = lrp.export(tmp_path / f"{kind}.{suffix}", x, format=kind, dynamic=kind == "pt2")
         files.append((kind, str(path)))
     target = torch.tensor([4, 0, 2])
-    for [(output, relevance), (_, predicted)] in elsewhere(tmp_path, files, [(x, target), (x, torch.full((3,), -1))]):
+    given = [(x, target), (x, torch.full((3,), targets.PREDICTED)), (x, torch.tensor([-1, 0, -2]))]
+    for [(output, relevance), (_, predicted), (_, last)] in elsewhere(tmp_path, files, given):
         close(output, model(x).detach())
         close(relevance, lrp.attribute(x, target))
         close(predicted, lrp.attribute(x))
+        close(last, lrp.attribute(x, torch.tensor([-1, 0, -2])))
 
 
 def test_number_of_samples_is_open(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -134,3 +135,88 @@ def test_wrong_targets_say_so() -> None:
         lrp.attribute(X, target=targets.class_index(1))
     with pytest.raises(TargetError, match="position 0"):
         targets.span(0, [1])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Names
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def margin(output: Tensor) -> Tensor:
+    return output[:, 0] - output[:, 1:].amax(1)
+
+
+@targets.titled("at least {low} of class {index}")
+def above(output: Tensor, index: int, low: float = 0.5) -> Tensor:
+    """A target of somebody's own."""
+    return (output[:, index] - low).relu()
+
+
+NAMES = {
+    "class 3": targets.class_index(3),
+    "class [3, 1]": targets.class_index(torch.tensor([3, 1])),
+    "token 2 at position -1": targets.token(-1, 2),
+    "tokens [1, 0] from 2": targets.span(2, [1, 0]),
+    "class 281 - class 282": targets.contrast(281, 282),
+    "token 2 at position -1 - margin": targets.contrast(targets.token(-1, 2), margin),
+    "class 3 against the rest": targets.against_rest(3),
+    "probability of class 3": targets.softmax_gradient(3),
+    "class 1 within a region": targets.mask(REGION, 1),
+    "class 1 where it wins": targets.class_region(1),
+    "best box, class 2": targets.box(2),
+    "box 1, class any": targets.box(None, number=1),
+    "output 0 - 0.25": targets.regression(0.25),
+    "at least 0.5 of class 1": above(1),
+    "margin": margin,
+    "y[:, 3] - y[:, 1]": lambda y: y[:, 3] - y[:, 1],
+    "y.softmax(1)[:, 0]": lambda y: y.softmax(
+        1  # on lines of its own
+    )[:, 0],
+    "a function of the output": lambda y: (
+        y[:, 0] + y[:, 1] + y[:, 2] + y[:, 3] - 2 * y[:, 4].abs().clamp(min=0.25).sqrt()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_targets_have_names(name: str) -> None:
+    assert targets.name_of(NAMES[name]) == name
+
+
+@pytest.mark.parametrize("name", [n for n, t in NAMES.items() if isinstance(t, targets.Titled)])
+def test_helpers_are_values_that_can_be_pickled(name: str) -> None:
+    target = NAMES[name]
+    again = pickle.loads(pickle.dumps(target))
+    assert again == target
+    assert hash(again) == hash(target)
+    assert all(target != other for n, other in NAMES.items() if n != name)
+    assert str(target) == name
+
+
+def test_a_lambda_without_source_is_a_function_of_the_output() -> None:
+    assert targets.name_of(eval("lambda y: y[:, 0]")) == "a function of the output"
+
+
+def test_a_picture_is_titled_with_the_name_of_its_target() -> None:
+    lrp, x = relprop.LRP(nn.Linear(4, 3)), torch.rand(2, 4)
+    for target, name in [
+        (targets.contrast(torch.tensor([0, 2]), 1), "class 2 - class 1"),
+        (lambda y: y[:, 0], "y[:, 0]"),
+        (margin, "margin"),
+        (2, "target 2"),
+    ]:
+        explanation = lrp.explain(x, target)
+        assert explanation.figure(1).get_suptitle() == f"{name}: {float(explanation.value[1]):.4g}"
+    again = pickle.loads(pickle.dumps(lrp.explain(x, targets.contrast(0, 1))))
+    assert again.target == targets.contrast(0, 1)
+    assert repr(again).startswith("Explanation of class 0 - class 1\n")
+    again = pickle.loads(pickle.dumps(lrp.explain(x, lambda y: y[:, 0])))
+    assert again.figure(1).get_suptitle().startswith("y[:, 0]: ")
+
+
+def test_a_target_of_ones_own_is_one_function() -> None:
+    explanation = relprop.LRP(nn.Linear(4, 3)).explain(torch.rand(2, 4), above(1, low=0.25))
+    torch.testing.assert_close(explanation.value, (explanation.output[:, 1] - 0.25).relu())
+    assert above(1, 0.25) == above(index=1, low=0.25)
+    with pytest.raises(TypeError, match="index"):
+        above()

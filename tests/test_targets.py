@@ -6,6 +6,7 @@ import copy
 import pickle
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -241,6 +242,32 @@ def test_several_targets_run_the_model_once(monkeypatch: pytest.MonkeyPatch, lrp
     monkeypatch.setattr(module.Run, "__init__", counted)
     lrp.attribute(x, [0, 1, 2])
     assert len(runs) == 1
+
+
+@pytest.mark.parametrize("micro_batch", [None, 1])
+def test_a_list_of_as_many_numbers_as_samples_could_mean_two_things(
+    lrp: relprop.LRP, x: Tensor, micro_batch: int | None
+) -> None:
+    for target in ([0, 1, 2, 0], [np.int64(1)] * 4):
+        with pytest.raises(TargetError, match="as many numbers as there are samples, 4") as refusal:
+            lrp.attribute(x, target, micro_batch=micro_batch)
+        assert "torch.tensor([" in str(refusal.value)
+        assert "relprop.targets.several([" in str(refusal.value)
+    assert lrp.attribute(x, targets.several([0, 1, 2, 0]), micro_batch=micro_batch).shape == (4, *x.shape)
+    assert lrp.attribute(x, [0, 1, 2], micro_batch=micro_batch).shape == (3, *x.shape)
+    assert lrp.attribute(x, [0, 1, 2, None], micro_batch=micro_batch).shape == (4, *x.shape)
+    assert lrp.attribute(x[:1], [2], micro_batch=micro_batch).shape == (1, 1, *x.shape[1:])
+
+
+def test_the_predicted_class_among_others(lrp: relprop.LRP, x: Tensor) -> None:
+    """-1 is the last class; the predicted one has a number of its own."""
+    predicted = lrp._capturer.model(x).argmax(1)
+    mixed = torch.tensor([-1, targets.PREDICTED, 0, targets.PREDICTED])
+    expected = torch.stack([torch.tensor(2), predicted[1], torch.tensor(0), predicted[3]])
+    explanation = lrp.explain(x, mixed)
+    assert torch.equal(explanation.target, expected)
+    assert torch.equal(explanation.relevance, lrp.attribute(x, expected))
+    assert torch.equal(lrp.attribute(x, targets.PREDICTED), lrp.attribute(x))
 
 
 def test_several_of_mixed_forms(lrp: relprop.LRP, x: Tensor) -> None:

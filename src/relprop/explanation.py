@@ -18,6 +18,7 @@ from .engine.given import Given
 from .engine.ledger import Ledger
 from .engine.plan import Plan
 from .engine.question import Answer, Question, stacked, together
+from .targets import Titled, name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,7 +169,7 @@ class Explanation:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: data. Of the plan its text, and of functions that are targets their names."""
-        return {**self.__dict__, "target": pytree.tree_map(lambda t: _name(t) if callable(t) else t, self.target)}
+        return {**self.__dict__, "target": pytree.tree_map(_picklable, self.target)}
 
     def __repr__(self) -> str:
         ledgers = self.ledger if isinstance(self.ledger, list) else [self.ledger]
@@ -258,11 +259,10 @@ def _words(tokens: Sequence[str] | None, relevance: Tensor, given: Tensor) -> Se
 
 def _short(target: Any, sample: int | None = None) -> str:
     """A target in a few words, of all samples or of one."""
-    if isinstance(target, Tensor):
-        values = target.flatten().tolist() if sample is None or target.ndim == 0 else [target[sample].item()]
-        return f"target {values[0] if len(values) == 1 else values}"
-    return f"target {_name(target) if callable(target) else target}"
+    name = name_of(target, sample)
+    return name if callable(target) or isinstance(target, str) else f"target {name}"
 
 
-def _name(function: Any) -> str:
-    return getattr(function, "__name__", type(function).__name__)
+def _picklable(target: Any) -> Any:
+    """Of a function its name, unless it can be pickled itself."""
+    return name_of(target) if callable(target) and not isinstance(target, Titled) else target

@@ -78,7 +78,8 @@ class LRP:
             inputs: a tensor, a tuple (positional arguments) or a dict (keyword arguments), samples first.
             target: what to explain: None (the predicted class of an output [B, C], or the output itself if it is [B] or
                 [B, 1]), an int, a LongTensor [B], an index tuple, a function from the output to one scalar per sample,
-                or :func:`relprop.targets.several` of these.
+                or :func:`relprop.targets.several` of these. -1 is the last class. A list is taken for several, too,
+                unless it is of as many numbers as there are samples, which could mean two things.
             wrt: names or positions of the inputs to explain; by default every floating-point input, and every integer
                 input that indexes an embedding, which gets one value per token.
             seed: "output" starts with the explained value as relevance, "unit" with one.
@@ -197,7 +198,8 @@ class LRP:
             path: of the file.
             inputs: examples, as in :meth:`attribute`.
             target: a function is part of the program. An index is only an example: the program takes one of its own,
-                a LongTensor [B] for an output [B, C] (negative: the predicted class), else [B, dimensions].
+                a LongTensor [B] for an output [B, C], else [B, dimensions]. A negative number counts from the end;
+                :data:`relprop.targets.PREDICTED` stands for the predicted class.
             wrt: as in :meth:`attribute`.
             seed: as in :meth:`attribute`.
             format: "pt2" (``torch.export.load``), "aoti" (``torch._inductor.aoti_load_package``) or "onnx"; by default

@@ -21,6 +21,33 @@ from .graph.facts import facts
 from .graph.graph import Graph, is_float, module_stack
 from .rules.layers import layer_of
 
+__all__ = [
+    "Scope",
+    "Selector",
+    "activation",
+    "add",
+    "affine",
+    "attention",
+    "average_pool",
+    "convolution",
+    "dense",
+    "depth",
+    "everything",
+    "first",
+    "gate",
+    "last",
+    "linear",
+    "module",
+    "module_type",
+    "norm",
+    "op",
+    "pool",
+    "product",
+    "recurrent",
+    "softmax",
+    "state_space",
+]
+
 LINEAR_KINDS = ("dense", "convolution")
 _ATEN = torch.ops.aten
 _EMBEDDING = _ATEN.embedding.default

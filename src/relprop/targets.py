@@ -1,14 +1,19 @@
 """What to explain: one scalar per sample of the model's output.
 
 A target is None (the predicted class), a class index, one index per sample, an index tuple, or any function of the
-model's output. The helpers here make such functions; all of them work on any output, also nested ones.
+model's output. The helpers here make such functions, which know their names, compare and can be pickled; all of them
+work on any output, also nested ones.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
+import linecache
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
 import torch
 import torch.utils._pytree as pytree
@@ -17,7 +22,32 @@ from torch import Tensor
 from .errors import TargetError
 from .rules.message import divide
 
+__all__ = [
+    "PREDICTED",
+    "Several",
+    "Target",
+    "Titled",
+    "against_rest",
+    "box",
+    "class_index",
+    "class_region",
+    "contrast",
+    "mask",
+    "name_of",
+    "regression",
+    "scores",
+    "several",
+    "softmax_gradient",
+    "span",
+    "titled",
+    "token",
+]
+
 Target = Any
+"""None, an int, a LongTensor [B], a tuple of these, or a function from the output to [B]."""
+
+PREDICTED = torch.iinfo(torch.int64).min
+"""In the place of a class: the predicted one. Programs, which take numbers only, are asked for it so."""
 
 
 @dataclass(frozen=True)
@@ -85,19 +115,135 @@ def is_float_tensor(x: Any) -> bool:
 # ---------------------------------------------------------------------------------------------------------------------
 
 Scalar = Callable[[Any], Tensor]
+Arguments = ParamSpec("Arguments")
 
 
-def class_index(index: int | Tensor) -> Scalar:
+@dataclass(frozen=True, eq=False)
+class Titled:
+    """A target function with its arguments: a value that has a name, compares and can be pickled."""
+
+    make: Callable[..., Titled]
+    """The function of this module (or of yours) that made it."""
+    function: Callable[..., Tensor]
+    words: str
+    arguments: dict[str, Any]
+
+    def __call__(self, output: Any) -> Tensor:
+        return self.function(output, **self.arguments)
+
+    def title(self, sample: int | None = None) -> str:
+        """Its name; for one sample, if there is an index for each."""
+        return self.words.format(**{name: _word(value, sample) for name, value in self.arguments.items()})
+
+    def __str__(self) -> str:
+        return self.title()
+
+    __repr__ = __str__
+
+    @property
+    def __name__(self) -> str:
+        return self.title()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Titled) or self.make is not other.make:
+            return False
+        return all(_same(value, other.arguments[name]) for name, value in self.arguments.items())
+
+    def __hash__(self) -> int:
+        return hash((self.make, self.title()))
+
+    def __reduce__(self) -> tuple[Callable[..., Titled], tuple[Any, ...]]:
+        return self.make, tuple(self.arguments.values())
+
+
+def _same(x: Any, y: Any) -> bool:
+    if isinstance(x, Tensor) or isinstance(y, Tensor):
+        return isinstance(x, Tensor) and isinstance(y, Tensor) and torch.equal(x, y)
+    return bool(x == y)
+
+
+def titled(words: str) -> Callable[[Callable[Concatenate[Any, Arguments], Tensor]], Callable[Arguments, Titled]]:
+    """Make targets of a function ``(output, arguments...) -> [B]``: called with the arguments, it returns a target.
+
+    Args:
+        words: the name of such a target, with the arguments in braces, such as ``"class {index}"``.
+    """
+
+    def decorate(function: Callable[Concatenate[Any, Arguments], Tensor]) -> Callable[Arguments, Titled]:
+        whole = inspect.signature(function)
+        signature = whole.replace(parameters=list(whole.parameters.values())[1:])
+
+        @wraps(function)
+        def make(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Titled:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return Titled(make, function, words, dict(bound.arguments))
+
+        make.__signature__ = signature.replace(return_annotation=Titled)  # type: ignore[attr-defined]
+        return make
+
+    return decorate
+
+
+def name_of(target: Target, sample: int | None = None) -> str:
+    """A target in a few words, of all samples or of one."""
+    if isinstance(target, Titled):
+        return target.title(sample)
+    if not callable(target):
+        return _word(target, sample)
+    name: str = getattr(target, "__name__", type(target).__name__)
+    return (_source_of(target) or "a function of the output") if name == "<lambda>" else name
+
+
+def _word(value: Any, sample: int | None = None) -> str:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        one = value if sample is None or value.ndim == 0 or not -len(value) <= sample < len(value) else value[sample]
+        if one.numel() > 8:
+            return f"a tensor {list(one.shape)}"
+        values = one.flatten().tolist()
+        return str(values[0] if len(values) == 1 else values)
+    if isinstance(value, (tuple, list)):
+        words = ", ".join(_word(v, sample) for v in value)
+        return f"({words})" if isinstance(value, tuple) else f"[{words}]"
+    return name_of(value, sample) if callable(value) else "any" if value is None else str(value)
+
+
+def _source_of(function: Callable[..., Any]) -> str | None:
+    """The text of a lambda's body, if it is to be had and short."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return None
+    # (first line, last line, first column, column behind the last) of every instruction; some stand for no text
+    spans = [s for s in code.co_positions() if None not in s and (s[0], s[2]) != (s[1], s[3])]
+    if not spans:
+        return None
+    (first, left), (last, right) = min((s[0], s[2]) for s in spans), max((s[1], s[3]) for s in spans)
+    lines = [line.encode() for line in linecache.getlines(code.co_filename)[first - 1 : last]]
+    if not lines:
+        return None
+    lines[-1] = lines[-1][:right]
+    lines[0] = lines[0][left:]
+    try:  # the file may have changed since
+        text = ast.unparse(ast.parse(b"(" + b"".join(lines) + b")", mode="eval"))
+    except SyntaxError:
+        return None
+    return text if len(text) <= 60 else None
+
+
+@titled("class {index}")
+def class_index(output: Any, index: int | Tensor) -> Tensor:
     """The score of a class, in an output [B, C]: one class for all samples, or one for each."""
-    return lambda output: _pick(scores(output), index)
+    return _pick(scores(output), index)
 
 
-def token(position: int | Tensor, id: int | Tensor) -> Scalar:
+@titled("token {id} at position {position}")
+def token(output: Any, position: int | Tensor, id: int | Tensor) -> Tensor:
     """The score of a token at a position, in an output [B, T, vocabulary]."""
-    return lambda output: _pick(scores(output), position, id)
+    return _pick(scores(output), position, id)
 
 
-def span(start: int, ids: Sequence[int] | Tensor) -> Scalar:
+def span(start: int, ids: Sequence[int] | Tensor) -> Titled:
     """The scores of a generated answer, summed over its tokens.
 
     Args:
@@ -109,23 +255,30 @@ def span(start: int, ids: Sequence[int] | Tensor) -> Scalar:
     """
     if start == 0:
         raise TargetError("span: nothing in front of position 0 predicts its token; start is counted in the input")
-
-    def target(output: Any) -> Tensor:
-        z = scores(output)
-        rows = torch.as_tensor(ids, device=z.device).expand(len(z), -1)
-        first = start % z.shape[1] - 1
-        return z[:, first : first + rows.shape[1]].gather(2, rows[..., None])[..., 0].sum(1)
-
-    return target
+    return _span(start, ids)
 
 
-def contrast(target: int | Tensor | Scalar, other: int | Tensor | Scalar) -> Scalar:
+@titled("tokens {ids} from {start}")
+def _span(output: Any, start: int, ids: Sequence[int] | Tensor) -> Tensor:
+    z = scores(output)
+    rows = torch.as_tensor(ids, device=z.device).expand(len(z), -1)
+    first = start % z.shape[1] - 1
+    return z[:, first : first + rows.shape[1]].gather(2, rows[..., None])[..., 0].sum(1)
+
+
+def contrast(target: int | Tensor | Scalar, other: int | Tensor | Scalar) -> Titled:
     """Why this and not that: the difference of two targets, which are classes or helpers like these."""
     one, two = (t if callable(t) else class_index(t) for t in (target, other))
-    return lambda output: one(output) - two(output)
+    return _difference(one, two)
 
 
-def against_rest(index: int | Tensor) -> Scalar:
+@titled("{one} - {two}")
+def _difference(output: Any, one: Scalar, two: Scalar) -> Tensor:
+    return one(output) - two(output)
+
+
+@titled("class {index} against the rest")
+def against_rest(output: Any, index: int | Tensor) -> Tensor:
     """Why this class and none of the others: relevance starts as y_t at the class, and as -y_t, shared, at the rest.
 
     Relevance of the class minus that of its dual concept, CLRP1 of Gu et al. (2018): where it is positive, as they show
@@ -134,16 +287,14 @@ def against_rest(index: int | Tensor) -> Scalar:
     Args:
         index: a class of an output [B, C], or one for each sample.
     """
-
-    def seed(z: Tensor) -> Tensor:
-        chosen = _one_hot(z, index)
-        value = (z * chosen).sum(1, keepdim=True)
-        return value * (chosen - (1 - chosen) / (z.shape[1] - 1))
-
-    return _starting_with(seed)
+    z = _classes(output)
+    chosen = _one_hot(z, index)
+    value = (z * chosen).sum(1, keepdim=True)
+    return _starting_with(value * (chosen - (1 - chosen) / (z.shape[1] - 1)), z)
 
 
-def softmax_gradient(index: int | Tensor) -> Scalar:
+@titled("probability of class {index}")
+def softmax_gradient(output: Any, index: int | Tensor) -> Tensor:
     """Why this class gets its probability p_t: relevance starts as ∂p_t/∂z (SGLRP, Iwana et al. 2019).
 
     That is p_t (1 - p_t) at the class and -p_t p_n at the others, which so count by how close they come. It starts
@@ -152,24 +303,22 @@ def softmax_gradient(index: int | Tensor) -> Scalar:
     Args:
         index: a class of the logits [B, C], or one for each sample.
     """
-
-    def seed(z: Tensor) -> Tensor:
-        p, chosen = z.softmax(1), _one_hot(z, index)
-        return (p * chosen).sum(1, keepdim=True) * (chosen - p)
-
-    return _starting_with(seed)
+    z = _classes(output)
+    p, chosen = z.softmax(1), _one_hot(z, index)
+    return _starting_with((p * chosen).sum(1, keepdim=True) * (chosen - p), z)
 
 
-def _starting_with(seed: Callable[[Tensor], Tensor]) -> Scalar:
-    """A target whose relevance is ``seed`` at the outputs [B, C]; at an output of exactly zero there is none."""
+def _classes(output: Any) -> Tensor:
+    """The scores of all classes, [B, C]."""
+    z = scores(output)
+    if z.ndim != 2:
+        raise TargetError(f"this target is for an output [B, C], not of shape {tuple(z.shape)}.")
+    return z
 
-    def target(output: Any) -> Tensor:
-        z = scores(output)
-        if z.ndim != 2:
-            raise TargetError(f"this target is for an output [B, C], not of shape {tuple(z.shape)}.")
-        return (z * divide(seed(z.detach()), z.detach())).sum(1)
 
-    return target
+def _starting_with(seed: Tensor, z: Tensor) -> Tensor:
+    """A value whose relevance is ``seed`` at the outputs [B, C]; at an output of exactly zero there is none."""
+    return (z * divide(seed.detach(), z.detach())).sum(1)
 
 
 def _one_hot(z: Tensor, index: int | Tensor) -> Tensor:
@@ -178,27 +327,26 @@ def _one_hot(z: Tensor, index: int | Tensor) -> Tensor:
     return chosen
 
 
-def mask(region: Tensor, index: int) -> Scalar:
+@titled("class {index} within a region")
+def mask(output: Any, region: Tensor, index: int) -> Tensor:
     """The scores of a class within a region of a segmentation [B, C, ...], summed.
 
     Args:
         region: what counts, a boolean or a weight per pixel, [H, W] or [B, H, W].
         index: the class.
     """
-    return lambda output: (scores(output)[:, index] * region.to(scores(output).device)).flatten(1).sum(1)
+    z = scores(output)
+    return (z[:, index] * region.to(z.device)).flatten(1).sum(1)
 
 
-def class_region(index: int) -> Scalar:
+@titled("class {index} where it wins")
+def class_region(output: Any, index: int) -> Tensor:
     """The scores of a class in a segmentation [B, C, ...], summed over the pixels that it wins."""
-
-    def target(output: Any) -> Tensor:
-        z = scores(output)
-        return (z[:, index] * (z.argmax(1) == index)).flatten(1).sum(1)
-
-    return target
+    z = scores(output)
+    return (z[:, index] * (z.argmax(1) == index)).flatten(1).sum(1)
 
 
-def box(index: int | None, number: int | None = None) -> Scalar:
+def box(index: int | None, number: int | None = None) -> Titled:
     """The score of a detected box.
 
     Args:
@@ -206,15 +354,26 @@ def box(index: int | None, number: int | None = None) -> Scalar:
             with "scores"), as torchvision makes them.
         number: which box; None is the one that scores highest.
     """
-
-    def target(output: Any) -> Tensor:
-        found = [d["scores"] for d in output] if index is None else list(scores(output)[..., index])
-        return torch.stack([z.max() if number is None else z[number] for z in found])
-
-    return target
+    return _best_box(index) if number is None else _box(index, number)
 
 
-def regression(reference: float | Tensor, index: int = 0) -> Scalar:
+@titled("box {number}, class {index}")
+def _box(output: Any, index: int | None, number: int) -> Tensor:
+    return torch.stack([z[number] for z in _boxes(output, index)])
+
+
+@titled("best box, class {index}")
+def _best_box(output: Any, index: int | None) -> Tensor:
+    return torch.stack([z.max() for z in _boxes(output, index)])
+
+
+def _boxes(output: Any, index: int | None) -> list[Tensor]:
+    """The scores of the boxes of every sample."""
+    return [d["scores"] for d in output] if index is None else list(scores(output)[..., index])
+
+
+@titled("output {index} - {reference}")
+def regression(output: Any, reference: float | Tensor, index: int = 0) -> Tensor:
     """How far a prediction is from a reference value, y - reference (Letzgus et al. 2022).
 
     The reference acts as a bias of the output: the ledger books its share, and the inputs explain y itself.
@@ -223,7 +382,8 @@ def regression(reference: float | Tensor, index: int = 0) -> Scalar:
         reference: the value compared with, such as the mean of the data, or one for each sample.
         index: which output, of several [B, n].
     """
-    return lambda output: scores(output).flatten(1)[:, index] - torch.as_tensor(reference).to(scores(output))
+    z = scores(output)
+    return z.flatten(1)[:, index] - torch.as_tensor(reference).to(z)
 
 
 def scores(output: Any) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import update_wrapper
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,10 @@ from torch.fx import Node
 from ..errors import InputError, RelpropError, TargetError
 from ..graph.graph import Graph, is_float, shape_of
 from ..progress import Progress
-from ..targets import main_output
+from ..targets import main_output, name_of
 from .given import Given
 from .question import Answer, How, Question
+from .seeds import refuse_list
 from .session import Session
 
 
@@ -44,6 +44,9 @@ def answers_in_parts(
         raise ValueError(f"micro_batch must be a whole number of samples, at least 1, got {size!r}")
     leaves = list(given.leaves)
     samples, split = _split(session.graph(given), leaves)
+    if question.listed:
+        refuse_list(question.targets, samples)
+        question = replace(question, listed=False)
     rows = [slice(first, min(first + size, samples)) for first in range(0, samples, size)]
     if len(rows) == 1:
         return list(session.answers(given, question, how))
@@ -201,13 +204,11 @@ def _counted(function: Callable[[Any], Any], samples: int) -> Callable[[Any], An
         value = function(output)
         if isinstance(value, Tensor) and value.ndim == 1 and len(value) != samples:
             raise TargetError(
-                f"the target function {name!r} returned {len(value)} values for {samples} samples. With micro_batch= "
-                "it is called for each part, and cannot hold something for each sample of the whole. An index per "
-                "sample, a LongTensor [B] or a tuple of them, is split."
+                f"the target function {name_of(function)!r} returned {len(value)} values for {samples} samples. With "
+                "micro_batch= it is called for each part, and cannot hold something for each sample of the whole. An "
+                "index per sample, a LongTensor [B] or a tuple of them, is split."
             )
         return value
 
-    name = getattr(function, "__name__", repr(function))
-    update_wrapper(target, function)
-    target.__name__ = name
+    target.__name__ = name_of(function)
     return target

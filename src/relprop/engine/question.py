@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import SelectionError
-from ..targets import Target
+from ..errors import SelectionError, TargetError
+from ..targets import Several, Target
 from .ledger import Ledger
 from .plan import Plan
-from .seeds import targets_in
 
 SEEDS = ("output", "unit")
 
@@ -35,6 +34,8 @@ class Question:
     targets: tuple[Target, ...] = (None,)
     several: bool = False
     """Whether results have a leading dimension, one entry for each target."""
+    listed: bool = False
+    """Whether they came as a plain list, which could be taken for an index of each sample."""
     wrt: Wrt = None
     seed: str = "output"
     record: tuple[str, ...] = ()
@@ -42,6 +43,8 @@ class Question:
     at: str | tuple[str, Channels] | None = None
 
     def __post_init__(self) -> None:
+        if not self.targets:
+            raise TargetError("an empty list of targets")
         if self.seed not in SEEDS:
             raise ValueError(f"seed must be one of {', '.join(map(repr, SEEDS))}, got {self.seed!r}")
         if not isinstance(self.mask, Mapping):
@@ -61,9 +64,10 @@ class Question:
         at: str | tuple[str, Channels] | None = None,
     ) -> Question:
         """A question in the words of :meth:`relprop.LRP.explain`."""
-        targets, several = targets_in(target)
+        listed, several = isinstance(target, list), isinstance(target, (list, Several))
+        targets = tuple(target) if listed else target.targets if several else (target,)
         recorded = (record,) if isinstance(record, str) else tuple(record or ())
-        return cls(targets, several, wrt, seed, recorded, {} if mask is None else mask, at)
+        return cls(targets, several, listed, wrt, seed, recorded, {} if mask is None else mask, at)
 
 
 def _is_pair(at: Any) -> bool:

@@ -16,7 +16,7 @@ from ..errors import RelpropError, SelectionError, TargetError, reason_of
 from ..graph.facts import facts
 from ..graph.graph import Graph, is_float, place
 from ..rules.message import Message, divide
-from ..targets import Several, Target, is_float_tensor, main_output, shown
+from ..targets import PREDICTED, Target, is_float_tensor, main_output, name_of, shown
 from .activity import made_by, picks
 from .hidden import channel_mask, module_outputs
 from .plan import Plan
@@ -28,19 +28,19 @@ from .scores import Score, score_behind
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def targets_in(target: Any) -> tuple[tuple[Target, ...], bool]:
-    """The targets that a user gave, and whether they are several.
+def refuse_list(targets: Sequence[Target], samples: int) -> None:
+    """Raise if a plain list of targets could as well be a class for each sample.
 
     Raises:
-        TargetError: if they are an empty list.
+        TargetError: with both ways to say it.
     """
-    if isinstance(target, list):
-        target = Several(tuple(target))
-    if not isinstance(target, Several):
-        return (target,), False
-    if not target.targets:
-        raise TargetError("an empty list of targets")
-    return tuple(target.targets), True
+    numbers = all(isinstance(t, (int, np.integer)) and not isinstance(t, bool) for t in targets)
+    if numbers and len(targets) == samples > 1:
+        shown = f"[{', '.join(map(str, targets[:4]))}{', ...' if len(targets) > 4 else ''}]"
+        raise TargetError(
+            f"target={shown} holds as many numbers as there are samples, {samples}. For one class of each sample "
+            f"give torch.tensor({shown}); for all of these classes of every sample, relprop.targets.several({shown})."
+        )
 
 
 def roots_for(graph: Graph, targets: Sequence[Target]) -> tuple[tuple[Node, ...], Score | None]:
@@ -205,13 +205,15 @@ def _from_index(target: Target, leaves: list[Any], unflatten: Callable[[list[Any
 def seed_at(index: Tensor, leaves: list[Any], unflatten: Callable[[list[Any]], Any], kind: str = "output") -> Seed:
     """The seed of an index that is known when a program runs, [B] for an output [B, C], else [B, dimensions].
 
-    A negative class of an output [B, C] is the predicted one. Nothing is checked: a program cannot look at values.
+    A negative number counts from the end, but ``targets.PREDICTED`` is the predicted class of an output [B, C].
+    Nothing is checked: a program cannot look at values.
     """
     position = main_output(leaves, unflatten)
     output = _accumulate(leaves[position])
     if index.ndim == 1:
-        index = torch.where(index < 0, output.argmax(1), index)[:, None]
-    value, coefficient = pick(output, index.unbind(1))
+        index = torch.where(index == PREDICTED, output.argmax(1), index)[:, None]
+    parts = [i % size for i, size in zip(index.unbind(1), output.shape[1:], strict=True)]
+    value, coefficient = pick(output, parts)
     return _of_kind(Seed({position: coefficient}, value, index), kind)
 
 
@@ -250,7 +252,7 @@ def _index(target: Target, output: Tensor) -> tuple[Tensor, ...]:
         target = torch.from_numpy(target)
     if isinstance(target, np.integer):
         target = int(target)
-    if target is None:
+    if target is None or (isinstance(target, int) and target == PREDICTED):
         if output.ndim == 1:
             return ()
         if output.ndim == 2:
@@ -292,7 +294,8 @@ def _tensor_index(target: Tensor, output: Tensor) -> tuple[Tensor, ...]:
     target = _checked(target, output.shape[0])
     if output.ndim != 2:
         raise TargetError(f"a target of one index per sample needs an output [B, C], got {tuple(output.shape)}.")
-    return (_in_range(target.to(output.device), output.shape[1], target, 1),)
+    index = target.to(output.device)
+    return (_in_range(torch.where(index == PREDICTED, output.argmax(1), index), output.shape[1], target, 1),)
 
 
 def _checked(target: Tensor, samples: int) -> Tensor:
@@ -357,7 +360,7 @@ def _called(target: Target, output: Any) -> Any:
             f"output{pytree.keystr(path)}: {f'{shown(x.shape)} {x.dtype}' if isinstance(x, Tensor) else repr(x)}"
             for path, x in pytree.tree_flatten_with_path(output)[0]
         ]
-        name, kind = getattr(target, "__name__", repr(target)), type(output).__name__
+        name, kind = name_of(target), type(output).__name__
         raise TargetError(
             f"the target function {name!r} raised {reason_of(error)}. It was given the model's output, a {kind} "
             f"({'; '.join(parts)})."

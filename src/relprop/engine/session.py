@@ -28,7 +28,7 @@ from .planning import make_plan, refuse_gaps
 from .question import PLAIN, Answer, How, Question, Wrt
 from .run import Run
 from .scores import Score
-from .seeds import Seed, roots_for, seed_inside, seed_of, seeds_for, start_of, starts_of
+from .seeds import Seed, refuse_list, roots_for, seed_inside, seed_of, seeds_for, start_of, starts_of
 from .sources import relevances_of, sources_of
 from .watch import Masks, Record, Watcher
 
@@ -76,6 +76,8 @@ class Session:
             places = Places.of(graph, question)
             plan = self.plan(graph, given, question.wrt, places, accounting=how.accounting)
             run = _forward(plan, given, how, retain=len(question.targets) > 1)
+            if question.listed:
+                refuse_list(question.targets, _samples(run))
         for target in question.targets:
             with own_modes():
                 answer = self._answer(run, target, question, places, how.accounting)
@@ -213,6 +215,11 @@ class Places:
 # ---------------------------------------------------------------------------------------------------------------------
 # From a question to an answer
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def _samples(run: Run) -> int:
+    """Length of the first dimension of the output."""
+    return next((len(x) for x in run.outputs if isinstance(x, Tensor) and x.ndim), 0)
 
 
 def _forward(plan: Plan, given: Given, how: How, retain: bool) -> Run:

@@ -17,7 +17,7 @@ from ..engine.seeds import index_for
 from ..engine.session import Session
 from ..errors import InputError, TargetError
 from ..graph.modes import own_modes
-from ..targets import Target
+from ..targets import PREDICTED, Target
 from .program import Program
 
 LONG = 4_000
@@ -106,7 +106,7 @@ class Compiled:
         holds = [leaf for x, leaf in zip(self._program.inputs, leaves, strict=True) if batch_size([x]) == len(example)]
         samples = batch_size(holds) or len(example)
         if target is None and example.ndim == 1:
-            return torch.full((samples,), -1, device=example.device)  # the predicted class
+            return torch.full((samples,), PREDICTED, device=example.device)
         outputs = [o.meta["val"] if isinstance(o, torch.fx.Node) else o for o in graph.outputs]
         shapes = [example.new_empty(1).float().expand(samples, *map(int, x.shape[1:])) for x in outputs]
         return index_for(target, shapes, graph.unflatten_output)
