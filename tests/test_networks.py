@@ -134,7 +134,8 @@ class Held(TorchFunctionMode):
         if func is F.layer_norm:
             x, _, weight, bias, epsilon = (*args, *kwargs.values())
             deviation = (x.var(-1, correction=0, keepdim=True) + epsilon).sqrt().detach()
-            return (x - x.mean(-1, keepdim=True)) / deviation * weight + bias
+            z = (x - x.mean(-1, keepdim=True)) / deviation * weight + bias
+            return _replaced(z + 0.05 * _sign(z), z) if self.rule == "epsilon" else z
         if func in (torch.conv2d, F.conv2d, F.linear, F.conv_transpose2d, torch.conv_transpose2d, F.batch_norm):
             return self.linear(func, args, kwargs)
         return func(*args, **kwargs)
