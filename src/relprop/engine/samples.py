@@ -217,7 +217,9 @@ def _in_pools(graph: Graph, shapes: dict[Node, Any], values: dict[Node, Any], ba
 def _size_at_capture(node: Node, dim: int, inner: Any) -> Any:
     """The open size that stands for the number of samples; None if it is fixed."""
     size = node.meta["val"].shape[dim]
-    return None if isinstance(size, int) or not isinstance(inner, int) else size.node.expr
+    if isinstance(size, int) or not isinstance(inner, int) or not size.node.expr.free_symbols:
+        return None
+    return size.node.expr
 
 
 def _dimension_named(symbol: Any, node: Node) -> int | None:
