@@ -95,7 +95,7 @@ def explained(program: ExportedProgram, inputs: tuple[Tensor, ...]) -> tuple[Ten
 
 ELSEWHERE = {
     *(aten.lstm.data, aten.gru.data, aten.rnn_tanh.data, aten.rnn_relu.data, PACK, PAD),  # tests/test_packed.py
-    aten.embedding.default,  # where relevance ends
+    aten.embedding.default,  # its table is a parameter, and relevance ends there: tests/test_ids.py
 }
 TOGETHER = {"b_ih", "b_hh"}
 """Arguments of which there are all or none."""

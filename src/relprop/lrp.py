@@ -81,7 +81,7 @@ class LRP:
                 or :func:`relprop.targets.several` of these. -1 is the last class. A list is taken for several, too,
                 unless it is of as many numbers as there are samples, which could mean two things.
             wrt: names or positions of the inputs to explain; by default every floating-point input, and every integer
-                input that indexes an embedding, which gets one value per token.
+                input that chooses rows of an embedding or another table, which gets one value per id.
             seed: "output" starts with the explained value as relevance, "unit" with one.
             create_graph: keep the graph, so that relevance can be differentiated with respect to inputs and parameters
                 (training on explanations, Ross et al. 2017). It costs the memory of a forward and a backward pass.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from ..select import Scope
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def dependent_nodes(graph: Graph, sources: list[Node]) -> set[Node]:
+def dependent_nodes(graph: Graph, sources: Iterable[Node]) -> set[Node]:
     found = set(sources)
     for node in graph.nodes:
         if calls(node) and any(n in found for n in node.all_input_nodes):
@@ -27,7 +28,7 @@ def dependent_nodes(graph: Graph, sources: list[Node]) -> set[Node]:
     return found
 
 
-def active_nodes(graph: Graph, sources: list[Node]) -> set[Node]:
+def active_nodes(graph: Graph, sources: Iterable[Node]) -> set[Node]:
     """Nodes that relevance can reach, as automatic differentiation has it: statistics and integers are constants."""
     active = set(sources)
     for node in graph.nodes:

@@ -12,9 +12,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..capture.capturer import Capturer
 from ..errors import InputError
-from ..graph.graph import Graph, is_float
+from ..graph.graph import Graph
 from ..rules.message import is_finite
-from .ids import token_nodes
+from .lookups import explainable
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Inputs
@@ -98,7 +98,7 @@ def chosen_inputs(graph: Graph, leaves: list[Any], wrt: Any) -> tuple[int, ...]:
     """Positions of the inputs to explain; a mask that holds -inf is none unless nothing else is left."""
     tensors = [i for i, n in enumerate(graph.inputs) if n is not None]
     if wrt is None:
-        explained = [i for i in tensors if is_float(graph.inputs[i]) or token_nodes(graph, graph.inputs[i])]  # type: ignore[arg-type]
+        explained = explainable(graph)
         chosen = [i for i in explained if not _is_mask(leaves[i])] or explained
         for i in chosen:
             if _is_mask(leaves[i]):

@@ -12,6 +12,7 @@ from ..composites import Composite
 from ..graph.graph import Graph, describe, module_path, operation, source_line
 from ..rules.base import Step
 from ..select import Scope
+from .lookups import explained
 from .schedule import Schedule
 
 
@@ -21,8 +22,8 @@ class Plan:
 
     graph: Graph
     steps: Mapping[Node, Step]
-    sources: Sequence[Node]
-    """Where relevance is read: the explained inputs, and embeddings of explained integer inputs."""
+    sources: Mapping[Node, Sequence[int]]
+    """Where relevance is read (the explained inputs, and look-ups by their values) -> positions of these inputs."""
     roots: Sequence[Node]
     """The leaves of the output where relevance may start."""
     composite: Composite
@@ -33,6 +34,11 @@ class Plan:
     """Nodes whose value depends on an explained input."""
     bias: str
     schedule: Schedule
+
+    @property
+    def explained(self) -> list[Node]:
+        """The sources, and the inputs that their relevance belongs to."""
+        return explained(self.graph, self.sources)
 
     @property
     def input_names(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch.fx import Node
@@ -17,6 +17,7 @@ from ..rules.linear import LRP0
 from ..rules.neurons import LinearRule
 from ..select import Scope
 from .activity import active_nodes, ancestors, dependent_nodes, made_by, picks, stopped_nodes
+from .lookups import explained, needed
 from .plan import Plan
 from .schedule import schedule_of, with_forms, without_masks
 
@@ -46,7 +47,7 @@ def make_plan(
     graph: Graph,
     composite: Composite | None,
     bias: str,
-    sources: list[Node],
+    sources: Mapping[Node, Sequence[int]],
     roots: list[Node],
     *,
     accounting: bool = False,
@@ -59,7 +60,7 @@ def make_plan(
         graph: the canonical graph.
         composite: None lets the graph decide ("auto").
         bias: the bias policy.
-        sources: nodes whose relevance is wanted.
+        sources: nodes whose relevance is wanted -> positions of the inputs that it belongs to.
         roots: nodes where relevance starts.
         accounting: whether a ledger will be kept.
         strict: raise at the first operation without a rule; otherwise list them in ``plan.gaps``.
@@ -70,7 +71,7 @@ def make_plan(
         RuleError: if a rule was chosen for an operation that it is not defined for.
         SelectionError: if a selector of a strict composite matches nothing.
     """
-    dependent = dependent_nodes(graph, sources)
+    dependent = dependent_nodes(graph, explained(graph, sources))
     active = active_nodes(graph, sources)
     behind = ancestors(roots)
     scope = Scope(graph, [n for n in graph.nodes if n in active and n in behind and n not in sources and not picks(n)])
@@ -114,7 +115,7 @@ def make_plan(
         refuse_gaps(gaps)
     steps = with_forms(graph, roots, {step.node: step for step in reversed(found)})
     steps = without_masks(steps, set(keep))
-    schedule = schedule_of(graph, steps, roots, set(keep))
+    schedule = schedule_of(graph, steps, roots, {*keep, *needed(graph, sources)})
     return Plan(graph, steps, sources, roots, composite, gaps, scope, dependent, bias, schedule)
 
 

@@ -213,7 +213,7 @@ class Run:
     @cached_property
     def samples(self) -> Samples:
         """Which sample every part of every tensor belongs to."""
-        return Samples(self.plan.graph, self.shapes, self.values, self.batch or 1, self.plan.sources)
+        return Samples(self.plan.graph, self.shapes, self.values, self.batch or 1, self.plan.explained)
 
     # -- the reverse sweep --------------------------------------------------------------------------------------------
 

@@ -44,6 +44,8 @@ class Graph:
     """Nodes that depend on parameters alone, not on any input."""
     vanished: dict[str, str] = field(default_factory=dict)
     """Path of a module whose operation is none of its own any more -> where it went, in words."""
+    known: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What was found out about the graph once it was canonical."""
 
     @property
     def nodes(self) -> Iterable[Node]:

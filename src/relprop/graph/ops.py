@@ -14,9 +14,7 @@ from .kernels import channels_last
 
 aten = torch.ops.aten
 
-# What no rule is for: sources of relevance, and picks of one of several outputs.
-describe("embedding", aten.embedding.default, fresh=True)
-describe("pick", operator.getitem, sign=KEEPS)
+describe("pick", operator.getitem, sign=KEEPS)  # of one of several outputs: no rule is for it
 
 
 def standardise(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Tensor:

@@ -120,6 +120,7 @@ register(
     aten.type_as.default,
     cast=True,
 )
+register("embedding", MOVES, aten.embedding.default, fresh=True)  # of a table that is explained: else it is a source
 register("structural", Reduction(), aten.scatter_reduce.two, aten.index_reduce.default, aten.segment_reduce.default)
 register(
     "structural",
