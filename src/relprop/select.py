@@ -217,7 +217,7 @@ def _gates(node: Node, scope: Scope) -> bool:
         if any(n.target in _ZEROS for n in user.all_input_nodes):
             continue  # an initial state: the product is zero, and carries nothing
         kind = "structural" if user.target is operator.getitem else scope.kinds.get(user)
-        others = [n for n in user.all_input_nodes if n not in moved and _may_be_active(n, scope)]
+        others = [n for n in user.all_input_nodes if n not in moved and (_may_be_active(n, scope) or _is_initial(n))]
         if kind == "product" and others:
             if any(_squashes(_origin(n, scope), scope) >= strength for n in others):
                 return False
@@ -250,6 +250,13 @@ def _may_be_active(node: Node, scope: Scope) -> bool:
     """Operations of the scope, and the sources in front of it."""
     source = node in scope.graph.inputs or node.target in (operator.getitem, _EMBEDDING)
     return node in scope.kinds or (source and is_float(node))
+
+
+def _is_initial(node: Node) -> bool:
+    """What a layer makes of a state of zeros: a constant in the first step, and active in all later ones."""
+    while node.all_input_nodes and (facts(node).kind in ("structural", "add") or node.target is operator.getitem):
+        node = node.all_input_nodes[0]
+    return facts(node).kind in ("dense", "product") and any(n.target in _ZEROS for n in node.all_input_nodes)
 
 
 def state_space() -> Selector:

@@ -94,7 +94,10 @@ def make_plan(
             reached |= set(candidates)
             continue
         rule, reason = chosen[node]
-        if scope.kinds[node] == "product" and len(free := tuple(n for n in candidates if n not in stopped)) > 0:
+        if (
+            scope.kinds[node] == "product"
+            and len(free := tuple(n for n in candidates if made_by(n) not in stopped)) > 0
+        ):
             candidates = free  # a stopped factor is a constant
         step = Step(
             node,
