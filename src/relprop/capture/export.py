@@ -20,6 +20,7 @@ from ..errors import CaptureError
 from ..graph.graph import Graph
 from ..passes import canonize
 from .functional import functional, replace_in_place
+from .layers import layers_registered
 from .outputs import TensorsOnly
 from .recurrent import WholeLayers, restore_layers
 
@@ -48,7 +49,7 @@ def export_program(
         _, spec = pytree.tree_flatten((args, kwargs))
         args, kwargs = pytree.tree_unflatten(doubled, spec)
         dynamic_shapes = collection.dynamic_shapes(model, args, kwargs)
-    with warnings.catch_warnings(), torch.no_grad(), WholeLayers(), _silent():
+    with warnings.catch_warnings(), torch.no_grad(), WholeLayers(), _silent(), layers_registered(model):
         warnings.simplefilter("ignore")
         program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
         replace_in_place(program)

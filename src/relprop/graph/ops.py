@@ -44,6 +44,11 @@ def channelwise(v: Tensor, ndim: int) -> Tensor:
     return v.reshape(-1, *[1] * (ndim - 2))
 
 
+def along(c: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """A constant as a vector over channels."""
+    return c.reshape(-1).to(dtype).expand(size)
+
+
 def norm_scale(weight: Tensor | None, variance: Tensor, epsilon: float) -> Tensor:
     scale = torch.rsqrt(variance + epsilon)
     return scale if weight is None else scale * weight

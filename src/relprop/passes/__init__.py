@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..graph.graph import Graph
 from .activations import name_activations
+from .affine import join_affine
 from .batch_norm import fold_batch_norm
 from .clean import clean
 from .constants import find_constants
@@ -24,6 +25,7 @@ def canonize(graph: Graph) -> Graph:
     name_activations(graph)
     join_even_padding(graph)
     fold_batch_norm(graph)
+    join_affine(graph)
     join_padding(graph)
     find_constants(graph)
     return graph

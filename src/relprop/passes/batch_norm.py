@@ -77,15 +77,15 @@ def _fold(graph: Graph, node: Node) -> None:
         return  # normalises by the statistics of the input: not an affine map
     norms = node.meta
     with graph.fx.inserting_before(node):
-        scale = _insert(graph, norm_scale, (weight, variance, epsilon), norms, variance)
-        shift = _insert(graph, norm_shift, (bias, mean, scale), norms, variance)
+        scale = insert(graph, norm_scale, (weight, variance, epsilon), norms, variance)
+        shift = insert(graph, norm_shift, (bias, mean, scale), norms, variance)
         if _folds_into_producer(x):
             folded = _fold_into_producer(graph, x, scale, shift, norms, value)
-        elif _folds_into_users(result):
-            _fold_into_users(graph, x, result, scale, shift)
+        elif folds_into_users(result):
+            fold_into_users(graph, x, result, scale, shift)
             return
         else:
-            folded = _insert(graph, affine, (x, scale, shift), norms, value)
+            folded = insert(graph, affine, (x, scale, shift), norms, value)
     result.replace_all_uses_with(folded)
     graph.outputs[:] = [folded if o in users else o for o in graph.outputs]
 
@@ -94,9 +94,9 @@ def _fold_into_producer(graph: Graph, x: Node, scale: Node, shift: Node, norms: 
     source: Any = x.target
     start, weight, bias, *options = arguments(x).values()
     groups = argument(x, "groups") if source in TRANSPOSED else 0
-    folded_weight = _insert(graph, scale_outputs, (weight, scale, groups), x.meta, weight)
-    folded_bias = _insert(graph, scale_bias, (bias, scale, shift), norms, scale)
-    folded = _insert(graph, source, (start, folded_weight, folded_bias, *options), x.meta, value)
+    folded_weight = insert(graph, scale_outputs, (weight, scale, groups), x.meta, weight)
+    folded_bias = insert(graph, scale_bias, (bias, scale, shift), norms, scale)
+    folded = insert(graph, source, (start, folded_weight, folded_bias, *options), x.meta, value)
     # both names lead to the folded operation: neither value exists on its own any more
     folded.meta["also_module"] = norms.get("nn_module_stack")
     return folded
@@ -110,7 +110,7 @@ def _folds_into_producer(x: Node) -> bool:
     return not _is_dense(x) or _ndim(x) == 2
 
 
-def _folds_into_users(result: Node) -> bool:
+def folds_into_users(result: Node) -> bool:
     users = list(result.users)
     return bool(users) and all(
         (u.target in CONVOLUTIONS or (_is_dense(u) and _ndim(result) == 2))
@@ -119,15 +119,15 @@ def _folds_into_users(result: Node) -> bool:
     )
 
 
-def _fold_into_users(graph: Graph, x: Node, result: Node, scale: Node, shift: Node) -> None:
+def fold_into_users(graph: Graph, x: Node, result: Node, scale: Node, shift: Node) -> None:
     for user in list(result.users):
         target: Any = user.target
         _, weight, bias, *options = arguments(user).values()
         groups = argument(user, "groups") if target in CONVOLUTIONS else 1
         with graph.fx.inserting_before(user):
-            folded = _insert(graph, scale_inputs, (weight, scale, groups), user.meta, weight)
-            new_bias = _insert(graph, shift_map, (x, shift, weight, bias, target, options), user.meta, user)
-            replacement = _insert(graph, mapped_bias, (x, folded, new_bias, target, options), user.meta, user)
+            folded = insert(graph, scale_inputs, (weight, scale, groups), user.meta, weight)
+            new_bias = insert(graph, shift_map, (x, shift, weight, bias, target, options), user.meta, user)
+            replacement = insert(graph, mapped_bias, (x, folded, new_bias, target, options), user.meta, user)
         graph.replace(user, replacement)
         graph.fx.erase_node(user)
 
@@ -140,7 +140,7 @@ def _ndim(node: Node) -> int:
     return int(node.meta["val"].ndim)
 
 
-def _insert(graph: Graph, target: Any, args: tuple[Any, ...], meta: Any, like: Any) -> Node:
+def insert(graph: Graph, target: Any, args: tuple[Any, ...], meta: Any, like: Any) -> Node:
     """A new node that keeps the names and source lines of the one it replaces."""
     node = graph.fx.call_function(target, args)
     node.meta = {key: meta[key] for key in ("nn_module_stack", "stack_trace") if key in meta}
