@@ -201,7 +201,7 @@ def _folded_into_layer(graph: Graph, chain: Chain) -> bool:
         folded = _scaled_layer(graph, layer, scale if shifts else _sign(graph, scale), shift, last)
         if not shifts:
             width = _channels(graph, _times(graph, _sign(graph, scale), scale), folded, features)
-            folded = _computed(graph, aten.mul.Tensor, folded, width)
+            folded = insert(graph, aten.mul.Tensor, (folded, width), last.meta, layer)
         for move in moves:
             folded = moved(graph, folded, order_of(move), move.meta)
         folded.meta["also_module"] = last.meta.get("nn_module_stack")
