@@ -17,6 +17,7 @@ from .engine.plan import Plan
 from .engine.planning import Report
 from .engine.question import Channels, How, Question, Wrt, together
 from .engine.session import Session
+from .engine.trace import Trace
 from .explanation import Explanation
 from .programs.compiled import Compiled
 from .programs.export import format_of, save
@@ -154,6 +155,22 @@ class LRP:
         """All operations without a rule at once, without running the model."""
         given = Given.of(inputs)
         return Report(self.session.plan(self.session.graph(given), given, wrt, strict=False))
+
+    def trace(self, inputs: Any, target: Any = None, *, wrt: Wrt = None, seed: str = "output") -> Trace:
+        """Where relevance goes, operation by operation: what reached an output, was handed on and was booked.
+
+        ``print`` it; ``trace.worst`` is the operation whose books balance least. It holds all values of the network.
+
+        Args:
+            inputs: as in :meth:`attribute`.
+            target: as in :meth:`attribute`, but one.
+            wrt: as in :meth:`attribute`.
+            seed: as in :meth:`attribute`.
+
+        Raises:
+            InputError, TargetError, CaptureError, UnsupportedOperation: with what came, and what was expected.
+        """
+        return self.session.trace(Given.of(inputs), Question.of(target, wrt, seed))
 
     def compile(
         self, inputs: Any, target: Any = None, *, wrt: Wrt = None, seed: str = "output", dynamic: bool = False

@@ -38,7 +38,7 @@ class Ledger:
         inputs: the same for each input by name, [B] each.
         shared: names of inputs without a dimension for samples. Their relevance is not made sample by sample, so that
             each is booked an equal part of it, and the books balance for all samples together.
-        sinks: (kind, node) -> what was absorbed there, [B]; a node's name is ``module (operation)``.
+        sinks: (reason, node) -> what was absorbed there, [B]; a node's name is ``module (operation)``.
     """
 
     seed: Tensor
@@ -47,7 +47,6 @@ class Ledger:
     shared: set[str] = field(default_factory=set)
     start: str = ""
     """What relevance started at, where it is not the output itself."""
-    modules: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def received(self) -> Tensor:
@@ -79,15 +78,18 @@ class Ledger:
     def _difference(self) -> Tensor:
         return self.seed - self.received - self.absorbed
 
-    def by_kind(self) -> dict[str, Tensor]:
-        """What each kind of sink absorbed, [B] each."""
-        kinds: dict[str, Tensor] = {}
-        for (kind, _), amount in self.sinks.items():
-            kinds[kind] = kinds[kind] + amount if kind in kinds else amount
-        return kinds
+    def by_reason(self) -> dict[str, Tensor]:
+        """What was absorbed for each reason, [B] each."""
+        reasons: dict[str, Tensor] = {}
+        for (reason, _), amount in self.sinks.items():
+            reasons[reason] = reasons[reason] + amount if reason in reasons else amount
+        return reasons
 
-    def book(self, kind: str, node: Node, amount: Tensor) -> None:
-        key = (kind, f"{describe(node)}" + (f" #{node.name}" if module_path(node) else ""))
+    by_kind = by_reason
+    """Its name before."""
+
+    def book(self, reason: str, node: Node, amount: Tensor) -> None:
+        key = (reason, f"{describe(node)}" + (f" #{node.name}" if module_path(node) else ""))
         self.sinks[key] = self.sinks[key] + amount if key in self.sinks else amount
 
     def __str__(self) -> str:
@@ -109,13 +111,13 @@ class Ledger:
         lines.append(line(f"seed ({self.start})" if self.start else "seed", self.seed))
         for name, amount in self.inputs.items():
             lines.append(line(f"received by {name}" + " (shared by all samples)" * (name in self.shared), amount, 1))
-        for kind, amount in sorted(self.by_kind().items(), key=lambda item: -item[1].abs().sum().item()):
-            lines.append(line(MEANING.get(kind, kind), amount, 1))
+        for reason, amount in sorted(self.by_reason().items(), key=lambda item: -item[1].abs().sum().item()):
+            lines.append(line(MEANING.get(reason, reason), amount, 1))
         lines.append(line("residual", self.residual, 1))
         if self.mixed:
             lines.append("the accounts of single samples could not be told apart: the books balance for all together")
         sinks = sorted(self.sinks.items(), key=lambda item: -item[1].abs().sum().item())[:largest]
         if sinks:
             lines.append("largest sinks")
-            lines += [line(f"{kind}: {node.partition(' #')[0]}", amount, 1) for (kind, node), amount in sinks]
+            lines += [line(f"{reason}: {node.partition(' #')[0]}", amount, 1) for (reason, node), amount in sinks]
         return "\n".join(lines)

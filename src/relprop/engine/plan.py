@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from ..composites import Composite
 from ..graph.graph import Graph, describe, module_path, operation, source_line
-from ..rules.base import Step
+from ..rules.base import Rule, Step
 from ..select import Scope
 from .lookups import explained
 from .schedule import Schedule
@@ -59,7 +59,7 @@ class Plan:
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("node", "operation", "module", "rule", "chosen by", "source")]
         rows += [
-            (n.name, operation(n), module_path(n), str(step.rule), step.reason, source_line(n))
+            (n.name, operation(n), module_path(n), rule_name(step.rule), step.reason, source_line(n))
             for n, step in self.steps.items()
         ]
         rows += [(n.name, operation(n), module_path(n), "NO RULE", "", source_line(n)) for n in self.gaps]
@@ -69,6 +69,14 @@ class Plan:
         return f"{title}, bias: {self.bias}{start}\n{table(rows)}"
 
     __repr__ = __str__
+
+
+def rule_name(rule: Rule) -> str:
+    """A rule as it shows itself, with the name of its class."""
+    name, shown = type(rule).__name__, str(rule)
+    if shown.startswith("<"):  # it does not show itself
+        return name
+    return shown if shown.startswith(name) else f"{name}: {shown}"
 
 
 @dataclass

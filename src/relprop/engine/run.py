@@ -21,7 +21,7 @@ from ..rules.gradient import Source
 from ..rules.message import NO_MESSAGE, Message
 from .inbox import Inbox, Parts
 from .ledger import Ledger
-from .plan import Plan
+from .plan import Plan, rule_name
 from .samples import Samples
 from .schedule import Operation
 from .watch import Watcher
@@ -256,7 +256,9 @@ class Run:
         return seen
 
     def _call(self, step: Step, parts: Parts | None) -> Call:
-        call = self.calls.get(step.node) or Call(step, self._weakly)
+        call = self.calls.get(step.node)
+        if call is None:
+            call = self.calls[step.node] = Call(step, self._weakly)
         call.messages = parts or {}
         return call
 
@@ -274,7 +276,7 @@ def raise_noted(error: Exception, step: Step) -> NoReturn:
         RuleError: naming both. What is the user's own to handle stays as it is, with a note: errors of relprop,
             warnings that were made errors, and a lack of memory.
     """
-    where = f"the rule {step.rule} of {place(step.node)}"
+    where = f"the rule {rule_name(step.rule)} of {place(step.node)}"
     if isinstance(error, (RelpropError, Warning, MemoryError, torch.OutOfMemoryError)):
         error.add_note(f"Raised by {where}.")
         raise error

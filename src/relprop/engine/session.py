@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from ..capture.capturer import Capturer
 from ..composites import Composite, of
+from ..errors import TargetError
 from ..graph.graph import Graph
 from ..graph.modes import own_modes
 from ..rules.message import Message, is_finite
@@ -30,6 +31,7 @@ from .run import Run
 from .scores import Score
 from .seeds import Seed, refuse_list, roots_for, seed_inside, seed_of, seeds_for, start_of, starts_of
 from .sources import relevances_of, sources_of
+from .trace import Account, Trace, Tracer
 from .watch import Masks, Record, Watcher
 
 BIAS_POLICIES = ("absorb", "redistribute", "zero")
@@ -82,6 +84,29 @@ class Session:
             with own_modes():
                 answer = self._answer(run, target, question, places, how.accounting)
             yield answer
+
+    def trace(self, given: Given, question: Question) -> Trace:
+        """Where relevance of one target goes, operation by operation. It holds all values of the network.
+
+        Raises:
+            TargetError: if there are several targets.
+            InputError, SelectionError, CaptureError, UnsupportedOperation: as :meth:`answers`.
+        """
+        if question.several:
+            raise TargetError("a trace follows one target at a time: call it once for each.")
+        with own_modes():
+            graph, (target,) = self.graph(given), question.targets
+            places = Places.of(graph, question)
+            plan = self.plan(graph, given, question.wrt, places, accounting=True)
+            run = Run(plan, list(given.leaves), retain=True, hold=True, batch=given.samples)
+            found, seeds = _start(run, run.outputs, target, question, places)
+            refuse_gaps(plan.gaps, seeds)
+            run.batch = len(found.value)
+            account = run.ledger = Account(torch.zeros(run.batch))
+            tracer = Tracer(plan, account)
+            run.sweep(seeds, [*([Masks(places.masks)] if places.masks else []), tracer])
+            size = sum(float(m.relevance(run.values[n]).detach().abs().sum()) for n, m in seeds.items())
+        return Trace(tuple(reversed(tracer.rows)), size)
 
     def graph(self, given: Given) -> Graph:
         """The model as it was captured for such inputs.
@@ -141,17 +166,8 @@ class Session:
         return self._plans[key][1]
 
     def _answer(self, run: Run, target: Any, question: Question, places: Places, accounting: bool) -> Answer:
-        plan, graph, outputs = run.plan, run.plan.graph, run.outputs
-        if places.start is not None and places.chosen is not None:
-            found = seed_inside(run.values[places.start], places.chosen, question.seed)
-            seeds = {places.start: Message(found.coefficients[0])}
-        else:
-            score = None if callable(target) else places.score
-            found, seeds = seeds_for(
-                run, outputs, score, lambda leaves: seed_of(target, leaves, graph.unflatten_output, question.seed)
-            )
-        if not is_finite(found.value):
-            refuse_infinite_inputs(run.leaves)
+        plan, outputs = run.plan, run.outputs
+        found, seeds = _start(run, outputs, target, question, places)
         refuse_gaps(plan.gaps, seeds)
         ledger = open_ledger(run, found, seeds) if accounting else None
         if ledger is not None and places.score is not None and not callable(target):
@@ -226,6 +242,24 @@ def _forward(plan: Plan, given: Given, how: How, retain: bool) -> Run:
     kind = Checkpointed if how.checkpoint and not how.differentiable else Run
     leaves = list(given.leaves)
     return kind(plan, leaves, retain=retain, differentiable=how.differentiable, batch=given.samples)
+
+
+def _start(
+    run: Run, outputs: list[Any], target: Any, question: Question, places: Places
+) -> tuple[Seed, dict[Node, Message]]:
+    """Where relevance starts, and the messages that it starts with."""
+    graph, seeds = run.plan.graph, dict[Node, Message]()
+    if places.start is not None and places.chosen is not None:
+        found = seed_inside(run.values[places.start], places.chosen, question.seed)
+        seeds = {places.start: Message(found.coefficients[0])}
+    else:
+        score = None if callable(target) else places.score
+        found, seeds = seeds_for(
+            run, outputs, score, lambda leaves: seed_of(target, leaves, graph.unflatten_output, question.seed)
+        )
+    if not is_finite(found.value):
+        refuse_infinite_inputs(run.leaves)
+    return found, seeds
 
 
 def _needs_guard(run: Run, relevances: Sequence[Tensor | None]) -> Guarded | None:
