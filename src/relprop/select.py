@@ -183,16 +183,12 @@ def product() -> Selector:
 
 def pool() -> Selector:
     """Maximum and average pooling."""
-    return _of_kind("pool()", "pool")
+    return _of_kind("pool()", "maximum pool", "average pool")
 
 
 def average_pool() -> Selector:
     """Average pooling only."""
-    return Selector("average_pool()", _averages)
-
-
-def _averages(node: Node, scope: Scope) -> bool:
-    return scope.kinds[node] == "pool" and "avg" in str(node.target)
+    return _of_kind("average_pool()", "average pool")
 
 
 def norm() -> Selector:

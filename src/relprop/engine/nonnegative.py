@@ -2,62 +2,75 @@
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
-from ..graph.facts import TABLE
+from ..graph.arguments import arguments, signature
+from ..graph.facts import KEEPS, NONNEGATIVE, facts
 from ..graph.graph import Graph, calls
 
-aten = torch.ops.aten
-
-ALWAYS: set[Any] = {
-    aten.relu.default,
-    aten.relu6.default,
-    aten.sigmoid.default,
-    aten.hardsigmoid.default,
-    aten.softmax.int,
-    aten._softmax.default,
-    aten.softplus.default,
-    aten.exp.default,
-    aten.abs.default,
-    aten.square.default,
-}
-KEEPING = ("structural", "pool", "add", "product")
+PLACES = {"index", "indices", "repeats", "lengths", "offsets", "batch_sizes", "bag"}
+"""Arguments that say where values go, or how many there are, whatever their signs."""
 
 
 def nonnegative(graph: Graph) -> set[Node]:
     """Nodes whose values are certainly not negative."""
     known: set[Node] = set()
     for node in graph.nodes:
-        if calls(node) and (node.target in ALWAYS or _is_clamped(node) or _keeps_sign(node, known)):
+        if is_nonnegative(node, known):
             known.add(node)
     return known
 
 
-def _is_clamped(node: Node) -> bool:
-    if node.target in (aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default):
-        low: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("min", node.kwargs.get("min_val", -1.0))
-        return isinstance(low, (int, float)) and low >= 0
-    return False
-
-
-def _keeps_sign(node: Node, known: set[Node]) -> bool:
-    """Sums, products and rearrangements of such values, if nothing else enters."""
-    entry = TABLE.get(node.target)
-    if "getitem" in str(node.target):
-        return node.args[0] in known
-    tensors = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor | tuple | list)]
-    floats = [n for n in tensors if not _is_integer(n)]
-    if entry is None or entry.kind not in KEEPING or not floats or not all(n in known for n in floats):
-        return False
-    numbers = [a for a in node.args[1:] if isinstance(a, float)] if entry.kind in ("add", "product") else []
-    name = str(node.target)
-    subtracts = any(word in name for word in ("sub", "neg", "diff", "fft", "pad", "fill", "where", "scatter.value"))
-    return not subtracts and not numbers and not node.kwargs.get("alpha")
-
-
-def _is_integer(node: Node) -> bool:
+def is_nonnegative(node: Node, known: set[Node]) -> bool:
+    """Whether the values of a node are certainly not negative, given the nodes before it of which that is known."""
     value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and not value.dtype.is_floating_point
+    if isinstance(value, Tensor):
+        if value.dtype in UNSIGNED:
+            return True
+        if not value.dtype.is_floating_point:  # integers wrap around
+            return False
+    if not calls(node):
+        return False
+    sign = facts(node).sign
+    sign = sign(node) if callable(sign) else sign
+    return sign is NONNEGATIVE or (sign is KEEPS and all(_is_nonnegative(v, known) for v in _entering(node)))
+
+
+UNSIGNED = {torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
+
+
+def _entering(node: Node) -> list[Any]:
+    """The tensors and numbers that values are made of: no dimensions, sizes or places."""
+    given = arguments(node)
+    names = _numbers_of(node.target)
+    return [given[name] for name in (names[1:] if facts(node).shape_only else names)]
+
+
+@cache
+def _numbers_of(operation: Any) -> list[str]:
+    """The arguments of an operation that are tensors or numbers; of torch's own, integers say where, and how many."""
+    if not isinstance(operation, torch._ops.OpOverload):
+        return [name for name in signature(operation) if name not in PLACES]
+    return [a.name for a in operation._schema.arguments if _is_number(a.type) and a.name not in PLACES]
+
+
+def _is_number(kind: Any) -> bool:
+    while isinstance(kind, (torch.OptionalType, torch.ListType)):
+        kind = kind.getElementType()
+    return isinstance(kind, (torch.TensorType, torch.NumberType, torch.FloatType))
+
+
+def _is_nonnegative(value: Any, known: set[Node]) -> bool:
+    if isinstance(value, Node):
+        return value in known
+    if isinstance(value, (list, tuple)):
+        return all(_is_nonnegative(v, known) for v in value)
+    if isinstance(value, (int, float)):
+        return math.copysign(1, value) > 0  # division by -0.0 is negative
+    return value is None or isinstance(value, str)

@@ -12,7 +12,7 @@ from ..errors import RuleError, UnsupportedOperation
 from ..graph.facts import TABLE
 from ..graph.graph import Graph, module_path, operation, place, source_line
 from ..rules.base import Rule, Step
-from ..rules.layers import called
+from ..rules.layers import LAYER_KINDS, called
 from ..rules.linear import LRP0
 from ..rules.neurons import LinearRule
 from ..select import Scope
@@ -163,7 +163,7 @@ def _choose(scope: Scope, composite: Composite) -> dict[Node, tuple[Rule, str]]:
         rule = chosen[node][0] if node in chosen else None
         if entry and entry.own and (rule is None or (isinstance(rule, LinearRule) and not composite.strict)):
             chosen[node] = (entry.rule, "rule_for")
-        elif rule is None and scope.kinds[node] in ("dense", "convolution", "affine"):
+        elif rule is None and scope.kinds[node] in LAYER_KINDS:
             chosen[node] = (LRP0(), "default")
         elif rule is None and entry and entry.rule:
             chosen[node] = (entry.rule, "default")

@@ -18,6 +18,7 @@ from ..errors import RelpropError, RuleError, reason_of
 from ..graph.graph import READING, Graph, place
 from ..rules.base import Call, Step
 from ..rules.gradient import Source
+from ..rules.layers import LAYER_KINDS
 from ..rules.message import NO_MESSAGE, Message
 from .inbox import Inbox, Parts
 from .ledger import Ledger
@@ -136,7 +137,7 @@ class Run:
         step = self.plan.steps.get(node)
         return (
             step is not None
-            and step.kind in ("dense", "convolution", "affine", "add")
+            and step.kind in (*LAYER_KINDS, "add")
             and len(node.users) == 1
             and node not in self.plan.schedule.saved
             and node not in self.plan.roots

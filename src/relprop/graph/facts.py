@@ -53,6 +53,14 @@ class Facts:
     """The arguments that make it random, or let it use the statistics of the batch, when all of them are set."""
     back: Callable[..., Tensor] | None = None
     """The way back of a view: what arrives, the shape of the input, the other arguments -> what is sent."""
+    in_order: bool = False
+    """A view that keeps the order of all values."""
+    ratio: Callable[..., Tensor] | None = None
+    """f(x)/x of an activation in closed form: x, the other arguments -> finite values, also at zero."""
+    by_output: Callable[[Tensor, Tensor], Tensor] | None = None
+    """c f(x)/x where the output tells it, so that x need not be kept: c, f(x) -> what is sent."""
+    in_place: Callable[[Tensor], Tensor] | None = None
+    """The same function in the memory of its argument."""
 
     @property
     def stopped(self) -> bool:

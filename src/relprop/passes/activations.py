@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from ..graph.facts import facts
 from ..graph.graph import Graph, calls
 from ..graph.ops import Formula, written_activation
 from .clean import remove_dead_code
@@ -17,14 +18,6 @@ from .clean import remove_dead_code
 aten = torch.ops.aten
 
 PRODUCTS = {aten.mul.Tensor, aten.div.Tensor}
-POINTWISE = {
-    *PRODUCTS,
-    *(aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar, aten.neg.default),
-    *(aten.pow.Tensor_Scalar, aten.square.default),
-    *(aten.tanh.default, aten.sigmoid.default, aten.erf.default, aten.exp.default, aten.log1p.default),
-    *(aten.softplus.default, aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.hardsigmoid.default),
-    *(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default),
-}
 
 
 def name_activations(graph: Graph) -> None:
@@ -52,7 +45,7 @@ def _expression(product: Node, position: dict[Node, int]) -> tuple[Node, list[No
     while len(frontier) > 1:
         latest = max(frontier, key=position.__getitem__)  # whatever all others come from is not behind it
         shape = getattr(latest.meta.get("val"), "shape", None)
-        if latest.target not in POINTWISE or shape != product.meta["val"].shape or len(nodes) > 12:
+        if not facts(latest).pointwise or shape != product.meta["val"].shape or len(nodes) > 12:
             return None
         nodes.append(latest)
         frontier = (frontier - {latest}) | set(latest.all_input_nodes)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ..graph.arguments import argument
+from ..graph.facts import NONNEGATIVE
 from ..graph.ops import distance
 from .base import Call, Step
 from .gradient import Gradient, constant_inputs
@@ -35,4 +36,4 @@ class Distance(Gradient):
         return call.context.reason_for(constants[0]) if constants else super().rest(call)
 
 
-register("distance", Distance(), aten.cdist.default, aten.pdist.default, distance)
+register("distance", Distance(), aten.cdist.default, aten.pdist.default, distance, fresh=True, sign=NONNEGATIVE)

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..graph.arguments import arguments
+from ..graph.arguments import argument, arguments
+from ..graph.facts import ANY, KEEPS, NONNEGATIVE, Sign, facts
 from ..graph.ops import written_activation
 from .base import Call, Messages, Rule, Step
 from .message import RELEVANCE, Form, Message, times
@@ -41,12 +42,12 @@ class Identity(Rule):
     def saves(self, step: Step) -> set[Node]:
         if not step.form.c:
             return set()
-        if step.node.target in FROM_OUTPUT or not vanishes_at_zero(step.node):
+        if facts(step.node).by_output or not vanishes_at_zero(step.node):
             return {step.node}
-        return {step.active[0]} if step.node.target in FROM_INPUT else {step.node, step.active[0]}
+        return {step.active[0]} if facts(step.node).ratio else {step.node, step.active[0]}
 
     def forward(self, call: Call) -> Any:
-        in_place = IN_PLACE.get(call.node.target)
+        in_place = facts(call.node).in_place
         if in_place is not None and call.context.may_overwrite(call.active[0]):
             return in_place(call.value(call.active[0]))
         return call.run()
@@ -60,14 +61,14 @@ class Identity(Rule):
 
     def _ratio(self, call: Call, c: Tensor) -> Tensor:
         """c * f(x) / x"""
-        target = call.node.target
-        if target in FROM_OUTPUT:
-            return FROM_OUTPUT[target](c, call.output)
+        known = facts(call.node)
+        if known.by_output is not None:
+            return known.by_output(c, call.output)
         x = call.context.accumulate(call.value(call.active[0]))
-        if x.is_complex() and target is aten.abs.default:
+        if x.is_complex() and call.node.target is aten.abs.default:
             return c * torch.sgn(x)  # |z| is homogeneous: gradient x input is exact
-        if target in FROM_INPUT:
-            factor = FROM_INPUT[target](x, *list(arguments(call.node).values())[1:])
+        if known.ratio is not None:
+            factor = known.ratio(x, *list(arguments(call.node).values())[1:])
             return c * factor if factor is x else times(factor, c)
         return c * torch.where(x == 0, limit_at_zero(call.node), call.output / torch.where(x == 0, 1, x))
 
@@ -90,10 +91,6 @@ def _relu(c: Tensor, y: Tensor) -> Tensor:
     return aten.threshold_backward(c, y, 0) if c.dtype == y.dtype else c * (y > 0)
 
 
-FROM_OUTPUT: dict[Any, Callable[..., Tensor]] = {aten.relu.default: _relu}
-"""c * f(x)/x where it can be told from the output, so that the input need not be kept."""
-
-
 def _gelu(x: Tensor, approximate: str) -> Tensor:
     if approximate == "tanh":
         k = math.sqrt(2 / math.pi)
@@ -101,19 +98,6 @@ def _gelu(x: Tensor, approximate: str) -> Tensor:
     else:
         t = x.mul(math.sqrt(0.5)).erf_()
     return t.add_(1).mul_(0.5)
-
-
-FROM_INPUT: dict[Any, Callable[..., Tensor]] = {
-    aten.silu.default: torch.sigmoid,
-    aten.gelu.default: _gelu,
-    aten.hardswish.default: torch.nn.functional.hardsigmoid,
-    aten.mish.default: lambda x: torch.tanh(torch.nn.functional.softplus(x)),
-    aten.leaky_relu.default: lambda x, slope: torch.full_like(x, slope).masked_fill(x > 0, 1),
-    aten.square.default: lambda x: x,
-}
-"""f(x)/x in closed form, from the input alone."""
-
-IN_PLACE: dict[Any, Callable[..., Tensor]] = {aten.relu.default: torch.relu_}
 
 
 def vanishes_at_zero(node: Node) -> bool:
@@ -145,66 +129,91 @@ def _evaluate_at_zero(target: Any, name: str, options: tuple[tuple[str, Any], ..
 
 IDENTITY = Identity()
 
-register(
-    "activation",
-    IDENTITY,
-    aten.relu.default,
+
+def _if_bounded(low: str, high: str) -> Callable[[Node], Sign]:
+    """Between bounds that are not negative, nothing is; and nothing that is not negative becomes so."""
+
+    def sign(node: Node) -> Sign:
+        least, most = argument(node, low), argument(node, high)
+        fixed = isinstance(least, (int, float)) and least >= 0 and (most is None or most >= 0)
+        return NONNEGATIVE if fixed else KEEPS
+
+    return sign
+
+
+def _of_power(node: Node) -> Sign:
+    exponent = argument(node, "exponent")
+    return NONNEGATIVE if isinstance(exponent, (int, float)) and exponent % 2 == 0 else KEEPS
+
+
+def _register(*operations: Any, **known: Any) -> None:
+    register("activation", IDENTITY, *operations, fresh=True, pointwise=True, **known)
+
+
+_register(aten.relu.default, sign=NONNEGATIVE, by_output=_relu, in_place=torch.relu_)
+_register(aten.silu.default, sign=KEEPS, ratio=torch.sigmoid)
+_register(aten.gelu.default, sign=KEEPS, ratio=_gelu)
+_register(aten.hardswish.default, sign=KEEPS, ratio=torch.nn.functional.hardsigmoid)
+_register(aten.mish.default, sign=KEEPS, ratio=lambda x: torch.tanh(torch.nn.functional.softplus(x)))
+_register(aten.leaky_relu.default, sign=KEEPS, ratio=lambda x, slope: torch.full_like(x, slope).masked_fill(x > 0, 1))
+_register(aten.square.default, sign=NONNEGATIVE, ratio=lambda x: x)
+_register(aten.rrelu.default, sign=KEEPS, random=("training",))
+register("activation", IDENTITY, aten.prelu.default, fresh=True, sign=KEEPS)  # a slope for every channel
+register("activation", IDENTITY, written_activation)
+_register(aten.hardtanh.default, sign=_if_bounded("min_val", "max_val"))
+_register(aten.clamp.default, sign=_if_bounded("min", "max"))
+_register(aten.clamp_min.default, sign=_if_bounded("min", "min"))
+_register(aten.threshold.default, sign=_if_bounded("threshold", "value"))
+_register(aten.pow.Tensor_Scalar, sign=_of_power)
+_register(aten.pow.Scalar, sign=lambda node: NONNEGATIVE if argument(node, "self") >= 0 else ANY)
+_register(aten.softplus.default, sign=lambda node: NONNEGATIVE if argument(node, "beta") > 0 else ANY)
+_register(
     aten.relu6.default,
-    aten.hardtanh.default,
-    aten.leaky_relu.default,
-    aten.prelu.default,
+    aten.sigmoid.default,
+    aten.hardsigmoid.default,
+    aten.exp.default,
+    aten.exp2.default,
+    aten.sqrt.default,
+    aten.abs.default,
+    aten.cosh.default,
+    aten.acosh.default,
+    aten.acos.default,
+    aten.erfc.default,
+    sign=NONNEGATIVE,
+)
+_register(
     aten._prelu_kernel.default,
     aten.elu.default,
     aten.selu.default,
     aten.celu.default,
-    aten.gelu.default,
-    aten.silu.default,
-    aten.mish.default,
-    aten.hardswish.default,
     aten.tanh.default,
-    aten.sigmoid.default,
-    aten.hardsigmoid.default,
-    aten.log_sigmoid.default,
-    aten.softplus.default,
     aten.softshrink.default,
     aten.hardshrink.default,
-    aten.threshold.default,
-    aten.clamp.default,
-    aten.clamp_min.default,
     aten.clamp_max.default,
-    aten.exp.default,
-    aten.exp2.default,
     aten.expm1.default,
-    aten.log.default,
     aten.log1p.default,
+    aten.atan.default,
+    aten.asin.default,
+    aten.sinh.default,
+    aten.asinh.default,
+    aten.atanh.default,
+    aten.erf.default,
+    aten.erfinv.default,
+    aten.reciprocal.default,
+    sign=KEEPS,
+)
+_register(
+    aten.log_sigmoid.default,
+    aten.log.default,
     aten.log2.default,
     aten.log10.default,
     aten.logit.default,
-    aten.sqrt.default,
-    aten.square.default,
-    aten.pow.Tensor_Scalar,
-    aten.pow.Scalar,
-    aten.abs.default,
     aten.sin.default,
     aten.cos.default,
     aten.tan.default,
-    aten.atan.default,
-    aten.asin.default,
-    aten.acos.default,
-    aten.sinh.default,
-    aten.cosh.default,
-    aten.asinh.default,
-    aten.acosh.default,
-    aten.atanh.default,
     aten.sinc.default,
-    aten.erf.default,
-    aten.erfc.default,
-    aten.erfinv.default,
     aten.lgamma.default,
     aten.digamma.default,
     aten.special_entr.default,
     aten.special_log_ndtr.default,
-    aten.reciprocal.default,
-    written_activation,
 )
-register("activation", IDENTITY, aten.rrelu.default, random=("training",))

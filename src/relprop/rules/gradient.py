@@ -16,6 +16,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.fx import Node
 
 from ..graph.arguments import argument
+from ..graph.facts import facts
 from ..graph.graph import holds_numbers
 from .base import Call, Messages, Rule, Step, nodes_in
 from .message import COEFFICIENT, Form, Message, divide, product
@@ -104,7 +105,7 @@ class Gradient(Rule):
             return value
         if not holds_numbers(node):
             value = value.to(call.value(call.active[0]).dtype)
-        if call.node.target not in BROADCASTING:
+        if not facts(call.node).pointwise:
             return value
         tensors = [call.value(n) for n in call.node.all_input_nodes]
         return value.expand(torch.broadcast_shapes(*(t.shape for t in tensors if isinstance(t, Tensor))))
@@ -141,7 +142,7 @@ class Gradient(Rule):
         for node in booked:
             if share := Message(c.get(node), r.get(node)):
                 reason = call.context.reason_for(node)
-                shown = call.node if call.node.target in BROADCASTING else node
+                shown = call.node if facts(call.node).pointwise else node
                 call.book(reason, lambda n=node, s=share: relevance_of(call.value(n), s), node=shown)  # type: ignore[misc]
         if self.fills and call.step.accounting:
             self._book_filled(call, messages)
@@ -237,28 +238,17 @@ def constant_inputs(step: Step) -> list[Node]:
     """
     node = step.node
     numbers = set(filter(holds_numbers, node.all_input_nodes))
-    numbers.update(n for i in PROMOTING.get(node.target, ()) for n in nodes_in(argument(node, i)))
+    numbers.update(n for name in PROMOTING.get(node.target, ()) for n in nodes_in(argument(node, name)))
     return [n for n in node.all_input_nodes if n in numbers and n not in step.active]
 
 
-BROADCASTING = {
-    aten.where.self,
-    aten.maximum.default,
-    aten.minimum.default,
-    aten.max.other,
-    aten.min.other,
-    aten.fmax.default,
-    aten.fmin.default,
-    aten.hypot.default,
-}
-"""Operations of several tensors that are broadcast against each other."""
-
-PROMOTING: dict[Any, tuple[int, ...]] = {
-    **dict.fromkeys(BROADCASTING, (0, 1)),
-    aten.where.self: (1, 2),
-    aten.masked_fill.Tensor: (2,),
-    aten.cat.default: (0,),
-    aten.stack.default: (0,),
+PROMOTING: dict[Any, tuple[str, ...]] = {
+    **dict.fromkeys((aten.maximum.default, aten.minimum.default, aten.max.other, aten.min.other), ("self", "other")),
+    **dict.fromkeys((aten.fmax.default, aten.fmin.default, aten.hypot.default), ("self", "other")),
+    aten.where.self: ("self", "other"),
+    aten.masked_fill.Tensor: ("value",),
+    aten.cat.default: ("tensors",),
+    aten.stack.default: ("tensors",),
 }
 """Operations that bring their tensors to one type, and which arguments these are."""
 

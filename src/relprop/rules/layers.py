@@ -33,6 +33,10 @@ aten = torch.ops.aten
 MATMULS = {aten.matmul.default, aten.mm.default, aten.bmm.default}
 
 
+LAYER_KINDS = ("dense", "convolution", "affine")
+"""Kinds of linear operations with a constant weight."""
+
+
 class Layer:
     """The parts of one linear operation: which argument is the input, the weight, the bias, and its two maps."""
 

@@ -156,4 +156,4 @@ NORMS: dict[Any, Any] = {
     standardise: _standardise,
 }
 
-register("norm", HoldStatistics(), *NORMS)
+register("norm", HoldStatistics(), *NORMS, fresh=True)

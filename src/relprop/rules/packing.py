@@ -9,6 +9,7 @@ import torch
 
 from ..errors import InputError, reason_of
 from ..graph.arguments import arguments
+from ..graph.facts import KEEPS
 from ..graph.graph import place
 from ..graph.ops import PACK, PAD
 from .base import Call
@@ -38,5 +39,5 @@ class Packing(Gradient):
             raise InputError(f"{place(call.node)} cannot pack these sequences: {reason_of(error)}") from error
 
 
-register("structural", Packing(), PACK)
-register("structural", FILLS, PAD, aten.pad_sequence.default)
+register("structural", Packing(), PACK, fresh=True, sign=KEEPS)
+register("structural", FILLS, PAD, aten.pad_sequence.default, fresh=True, sign=KEEPS)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..graph.arguments import argument
+from ..graph.facts import KEEPS
 from ..graph.graph import holds_numbers
 from .base import Call, Messages, Rule, Step
 from .gradient import LINEAR, relevance_of
@@ -108,7 +109,7 @@ class Put(Rule):
 
 PLACEMENT = Placement()
 
-register("structural", Put(), aten.index_put.default)
+register("structural", Put(), aten.index_put.default, fresh=True, sign=KEEPS)
 register(
     "structural",
     PLACEMENT,
@@ -120,4 +121,6 @@ register(
     aten.masked_scatter.default,
     aten.max_unpool2d.default,
     aten.max_unpool3d.default,
+    fresh=True,
+    sign=KEEPS,
 )

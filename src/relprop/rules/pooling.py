@@ -12,9 +12,10 @@ from torch.autograd.graph import get_gradient_edge
 from torch.fx import Node
 
 from ..graph.arguments import argument, arguments
-from ..graph.facts import TABLE
+from ..graph.facts import ANY, KEEPS, TABLE, Sign
 from .base import Call, Messages, Rule, Step
 from .gradient import LINEAR, Gradient
+from .layers import LAYER_KINDS
 from .linear import Epsilon
 from .message import COEFFICIENT, Form, Message, damped, quotient, sign, stabilise, stabiliser
 from .neurons import check_number
@@ -137,14 +138,14 @@ class Norm(Rule):
         check_number(self, "stabilizer", self.stabilizer)
 
     def _rule(self, step: Step) -> Rule:
-        if step.kind in ("dense", "convolution", "affine"):
+        if step.kind in LAYER_KINDS:
             return Epsilon(self.stabilizer)
         if step.node.target in AVERAGE_OF:
             return Proportional(self.stabilizer)
         return Stabilised(self.stabilizer, TABLE[step.node.target].rule)
 
     def supports(self, step: Step) -> str | None:
-        if step.kind not in ("dense", "convolution", "affine", "add", "pool", "structural", "upsample"):
+        if step.kind not in (*LAYER_KINDS, "add", "maximum pool", "average pool", "structural", "upsample"):
             return "it is meant for sums, pooling and linear operations"
         return self._rule(step).supports(step)
 
@@ -169,8 +170,12 @@ def _dilation(node: Node) -> int:
     return max(dilation)
 
 
+def _by_the_divisor(node: Node) -> Sign:
+    return ANY if (argument(node, "divisor_override") or 1) < 0 else KEEPS
+
+
 register(
-    "pool",
+    "maximum pool",
     WinnerTakeAll(),
     aten.max_pool1d.default,
     aten.max_pool2d.default,
@@ -183,18 +188,21 @@ register(
     aten.adaptive_max_pool3d.default,
     aten.fractional_max_pool2d.default,
     aten.fractional_max_pool3d.default,
+    fresh=True,
+    sign=KEEPS,
 )
 register(
-    "pool",
+    "average pool",
     LINEAR,
     aten.avg_pool1d.default,
-    aten.avg_pool2d.default,
-    aten.avg_pool3d.default,
     aten.adaptive_avg_pool1d.default,
     aten.adaptive_avg_pool2d.default,
     aten.adaptive_avg_pool3d.default,
     aten._adaptive_avg_pool2d.default,
     aten._adaptive_avg_pool3d.default,
+    fresh=True,
+    sign=KEEPS,
 )
+register("average pool", LINEAR, aten.avg_pool2d.default, aten.avg_pool3d.default, fresh=True, sign=_by_the_divisor)
 
 __all__ = ["Norm", "Proportional", "WinnerTakeAll"]

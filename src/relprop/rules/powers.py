@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..graph.arguments import arguments
+from ..graph.facts import KEEPS
 from .base import Call, Messages, Rule, Step
 from .gradient import coefficient
 from .message import RELEVANCE, Form, Message
@@ -61,5 +62,5 @@ def _along(values: Tensor, dim: int, ndim: int) -> Tensor:
     return values.reshape([-1 if d == dim % ndim else 1 for d in range(ndim)])
 
 
-register("power", Power(), aten.pow.Tensor_Tensor)
-register("cumulative product", Cumulative(), aten.cumprod.default)
+register("power", Power(), aten.pow.Tensor_Tensor, fresh=True, pointwise=True, sign=KEEPS)
+register("cumulative product", Cumulative(), aten.cumprod.default, fresh=True, sign=KEEPS)

@@ -14,6 +14,8 @@ from torch.fx import Node
 
 from ..errors import RuleError
 from ..graph.arguments import argument, arguments
+from ..graph.facts import KEEPS, TABLE
+from ..graph.ops import CONVOLUTIONS, TRANSPOSED
 from .base import Call, Messages, Step, nodes_in
 from .gradient import Gradient, coefficient
 from .message import Message, finite
@@ -39,7 +41,7 @@ class Uniform(Gradient):
 
     def constants(self, step: Step) -> list[Node]:
         # a constant factor only scales: it has no share; a bias beside the product has one
-        beside = argument(step.node, "bias") if step.node.target in LAYERS else None
+        beside = argument(step.node, "bias") if step.node.target in WEIGHTED else None
         return [beside] if isinstance(beside, Node) and beside not in step.active else []
 
     def factor(self, step: Step, node: Node) -> float:
@@ -137,30 +139,14 @@ def _elementwise(node: Node) -> bool:
 
 WITHIN = {aten.prod.default, aten.prod.dim_int}
 """Products of the values of one tensor."""
-SAMPLED = {aten.grid_sampler.default, aten.grid_sampler_2d.default, aten.grid_sampler_3d.default}
-"""An image, linearly, at places that a grid says: the image is the signal, the grid has no share."""
-STEERED = {
-    *(aten.stft.default, aten.stft.center, aten.istft.default),
-    *(aten.quantile.default, aten.quantile.scalar, aten.nll_loss.default),
-}
-"""Linear in the first argument; the others (a window, ranks, weights of classes) have no share."""
+WEIGHTED = {aten.linear.default, *CONVOLUTIONS, *TRANSPOSED}
+"""Products of an input and a weight, with a bias beside them."""
 
-LAYERS = {
-    aten.linear.default,
-    aten.conv1d.default,
-    aten.conv2d.default,
-    aten.conv3d.default,
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-}
-PRODUCTS = {
-    *LAYERS,
-    *SAMPLED,
-    *STEERED,
-    aten.mul.Tensor,
-    aten.mul.Scalar,
-    aten.multiply.Tensor,
+register(
+    "product",
+    UNIFORM,
+    *WITHIN,
+    *WEIGHTED,
     aten.matmul.default,
     aten.mm.default,
     aten.bmm.default,
@@ -168,13 +154,49 @@ PRODUCTS = {
     aten.dot.default,
     aten.einsum.default,
     aten.bilinear.default,
-    *WITHIN,
     aten.outer.default,
     aten.kron.default,
-    aten.cross.default,
-    aten.linalg_cross.default,
-}
-register("product", UNIFORM, *(PRODUCTS - SAMPLED - STEERED))
-register("upsample", Signal(), *SAMPLED)
-register("structural", Signal(), *STEERED)
-register("quotient", Quotient(), aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor)
+    fresh=True,
+    sign=KEEPS,
+)
+register(
+    "product",
+    UNIFORM,
+    *(aten.mul.Tensor, aten.mul.Scalar, aten.multiply.Tensor),
+    fresh=True,
+    pointwise=True,
+    sign=KEEPS,
+)
+register("product", UNIFORM, aten.cross.default, aten.linalg_cross.default, fresh=True)
+register(
+    "quotient",
+    Quotient(),
+    *(aten.div.Tensor, aten.div.Scalar, aten.true_divide.Tensor),
+    fresh=True,
+    pointwise=True,
+    sign=KEEPS,
+)
+
+# An image, linearly, at places that a grid says: the image is the signal, the grid has no share.
+register(
+    "upsample",
+    Signal(),
+    aten.grid_sampler.default,
+    aten.grid_sampler_2d.default,
+    aten.grid_sampler_3d.default,
+    fresh=True,
+)
+# Linear in the first argument; the others (a window, ranks, weights of classes) have no share.
+register(
+    "structural",
+    Signal(),
+    aten.stft.default,
+    aten.stft.center,
+    aten.istft.default,
+    aten.nll_loss.default,
+    fresh=True,
+)
+register("structural", Signal(), aten.quantile.default, aten.quantile.scalar, fresh=True, sign=KEEPS)
+
+PRODUCTS = {operation for operation, known in TABLE.items() if type(known.rule) in (Uniform, Signal)}
+"""Operations whose factors share the relevance, or one of which has all of it."""

@@ -142,5 +142,5 @@ def _stack(messages: tuple[Message, ...]) -> Message:
     return Message(*(None if parts[0] is None else torch.stack(parts) for parts in zip(*messages, strict=True)))
 
 
-register("recurrent", Recurrent(), *LAYERS, random=("dropout", "train"))
-register("recurrent", Recurrent(), *CELLS)
+register("recurrent", Recurrent(), *LAYERS, fresh=True, random=("dropout", "train"))
+register("recurrent", Recurrent(), *CELLS, fresh=True)

@@ -15,21 +15,18 @@ import torch
 from torch.fx import Node
 
 from ..graph.arguments import argument
+from ..graph.facts import KEEPS, NONNEGATIVE
 from .base import Step
 from .gradient import Gradient
 from .message import NOTHING, Form
 from .table import register
 
-__all__ = ["CPLRP", "FUSED", "LOGSUMEXP", "SOFTMAX", "AttnLRP", "Softmax"]
+__all__ = ["CPLRP", "FUSED", "SOFTMAX", "AttnLRP", "Softmax"]
 
 aten = torch.ops.aten
 
 FUSED = {aten.scaled_dot_product_attention.default}
-SOFTMAX = {aten.softmax.int, aten._softmax.default, aten._safe_softmax.default, aten.log_softmax.int}
-LOGSUMEXP = {
-    *(aten.logsumexp.default, aten.logcumsumexp.default),
-    *(aten.logaddexp.default, aten.logaddexp2.default),
-}
+SOFTMAX = {aten.softmax.int, aten._softmax.default, aten._safe_softmax.default}
 
 
 @dataclass(frozen=True)
@@ -95,6 +92,10 @@ def _inputs(node: Node) -> tuple[Any, ...]:
     return tuple(argument(node, name) for name in ("query", "key", "value", "attn_mask"))
 
 
-register("attention", AttnLRP(), *FUSED, random=("dropout_p",))
-register("softmax", Softmax(), *SOFTMAX)
-register("logsumexp", Gradient(), *LOGSUMEXP)
+register("attention", AttnLRP(), *FUSED, random=("dropout_p",), fresh=True)
+register("softmax", Softmax(), *SOFTMAX, fresh=True, sign=NONNEGATIVE)
+register("softmax", Softmax(), aten.log_softmax.int, fresh=True)
+register("logsumexp", Gradient(), aten.logsumexp.default, aten.logcumsumexp.default, fresh=True)
+register(
+    "logsumexp", Gradient(), aten.logaddexp.default, aten.logaddexp2.default, fresh=True, pointwise=True, sign=KEEPS
+)

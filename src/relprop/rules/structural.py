@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from ..graph.arguments import argument
+from ..graph.facts import ANY, KEEPS, NONNEGATIVE, Sign
 from ..graph.ops import as_real, bagged, spread
 from .base import Call, Step
 from .gradient import FILLS, LINEAR, MOVES, Gradient
@@ -42,22 +44,41 @@ class Filled(Gradient):
         return [~torch.isfinite(call.value(call.active[0]))]
 
 
-register("structural", Filled(), aten.nan_to_num.default)
+def _between(node: Node) -> Sign:
+    weight = argument(node, "weight")
+    return KEEPS if isinstance(weight, (int, float)) and weight <= 1 else ANY
+
+
+register("structural", Filled(), aten.nan_to_num.default, fresh=True, pointwise=True, sign=KEEPS)
 register(
     "structural",
     MOVES,
     aten.numpy_T.default,
     aten.movedim.int,
     aten.narrow.default,
-    aten.index.Tensor,
-    aten.index_select.default,
-    aten.gather.default,
-    aten.take_along_dim.default,
     aten.diagonal.default,
     aten.split.Tensor,
     aten.split_with_sizes.default,
     aten.chunk.default,
     aten.unbind.int,
+    aten.unfold.default,
+    aten.unsafe_split.Tensor,
+    aten.atleast_1d.default,
+    aten.atleast_2d.default,
+    aten.atleast_3d.default,
+    spread,
+    sign=KEEPS,
+)
+register("structural", MOVES, aten.as_strided.default)
+register("structural", MOVES, aten.where.self, fresh=True, pointwise=True, sign=KEEPS)
+register("structural", MOVES, aten.masked_fill.Tensor, fresh=True, sign=KEEPS)
+register(
+    "structural",
+    MOVES,
+    aten.index.Tensor,
+    aten.index_select.default,
+    aten.gather.default,
+    aten.take_along_dim.default,
     aten.stack.default,
     aten.flip.default,
     aten.roll.default,
@@ -69,10 +90,7 @@ register(
     aten.pixel_shuffle.default,
     aten.pixel_unshuffle.default,
     aten.channel_shuffle.default,
-    aten.unfold.default,
     aten.masked_select.default,
-    aten.where.self,
-    aten.masked_fill.Tensor,
     aten.sort.default,
     aten.sort.stable,
     aten.topk.default,
@@ -84,12 +102,8 @@ register(
     aten.median.dim,
     aten.nanmedian.dim,
     aten.mode.default,
-    aten.unsafe_split.Tensor,
-    aten.as_strided.default,
-    aten.atleast_1d.default,
-    aten.atleast_2d.default,
-    aten.atleast_3d.default,
-    spread,
+    fresh=True,
+    sign=KEEPS,
 )
 register(
     "structural",
@@ -99,6 +113,7 @@ register(
     aten.contiguous.default,
     aten.lift_fresh_copy.default,
     identity=True,
+    sign=KEEPS,
 )
 register(
     "structural",
@@ -109,6 +124,7 @@ register(
     aten.feature_alpha_dropout.default,
     identity=True,
     random=("p", "train"),
+    sign=KEEPS,
 )
 register(
     "structural",
@@ -119,9 +135,12 @@ register(
     aten.to.device,
     aten.type_as.default,
     cast=True,
+    pointwise=True,
+    sign=KEEPS,
 )
-register("embedding", MOVES, aten.embedding.default, fresh=True)  # of a table that is explained: else it is a source
-register("structural", Reduction(), aten.scatter_reduce.two, aten.index_reduce.default, aten.segment_reduce.default)
+register("embedding", MOVES, aten.embedding.default, fresh=True, sign=KEEPS)  # of a table that is explained: else it is a source
+register("structural", Reduction(), aten.scatter_reduce.two, aten.index_reduce.default, fresh=True, sign=KEEPS)
+register("structural", Reduction(), aten.segment_reduce.default, fresh=True)  # of nothing it is -inf
 register(
     "structural",
     LINEAR,
@@ -131,9 +150,6 @@ register(
     aten.sum.dim_IntList,
     aten.nansum.default,
     aten.cumsum.default,
-    aten.diff.default,
-    aten.deg2rad.default,
-    aten.rad2deg.default,
     aten.col2im.default,
     aten.index_add.default,
     aten.scatter_add.default,
@@ -142,10 +158,33 @@ register(
     aten.amin.default,
     aten.max.default,
     aten.min.default,
-    aten.complex.default,
-    aten.view_as_real.default,
-    as_real,
-    aten.view_as_complex.default,
+    aten.aminmax.default,
+    bagged,
+    fresh=True,
+    sign=KEEPS,
+)
+register(
+    "structural",
+    LINEAR,
+    aten.deg2rad.default,
+    aten.rad2deg.default,
+    aten.maximum.default,
+    aten.minimum.default,
+    aten.max.other,
+    aten.min.other,
+    aten.fmax.default,
+    aten.fmin.default,
+    fresh=True,
+    pointwise=True,
+    sign=KEEPS,
+)
+register("structural", LINEAR, aten.hypot.default, fresh=True, pointwise=True, sign=NONNEGATIVE)
+register("structural", LINEAR, aten.lerp.Scalar, fresh=True, pointwise=True, sign=_between)
+register("structural", LINEAR, aten.complex.default, fresh=True, pointwise=True)
+register(
+    "structural",
+    LINEAR,
+    aten.diff.default,
     aten.fft_fft.default,
     aten.fft_ifft.default,
     aten.fft_rfft.default,
@@ -160,32 +199,39 @@ register(
     aten.fft_irfftn.default,
     aten.fft_hfft.default,
     aten.fft_ihfft.default,
+    aten.affine_grid_generator.default,
+    fresh=True,
+)
+register(
+    "structural",
+    LINEAR,
+    aten.view_as_real.default,
+    as_real,
+    aten.view_as_complex.default,
     aten._conj.default,
     aten.real.default,
     aten.imag.default,
-    aten.maximum.default,
-    aten.minimum.default,
-    aten.max.other,
-    aten.min.other,
-    aten.fmax.default,
-    aten.fmin.default,
-    aten.aminmax.default,
-    aten.hypot.default,
-    aten.lerp.Scalar,
-    aten.affine_grid_generator.default,
-    bagged,
 )
 register(
     "structural",
     FILLS,
     aten.pad.default,
     aten.constant_pad_nd.default,
-    aten.masked_fill.Scalar,
-    aten.where.ScalarOther,
-    aten.where.ScalarSelf,
     aten.tril.default,
     aten.triu.default,
     aten.im2col.default,
+    fresh=True,
+    sign=KEEPS,
+)
+register(
+    "structural",
+    FILLS,
+    aten.masked_fill.Scalar,
+    aten.where.ScalarOther,
+    aten.where.ScalarSelf,
+    fresh=True,
+    pointwise=True,
+    sign=KEEPS,
 )
 register(
     "upsample",
@@ -199,7 +245,8 @@ register(
     aten.upsample_linear1d.vec,
     aten.upsample_bilinear2d.vec,
     aten.upsample_trilinear3d.vec,
-    aten.upsample_bicubic2d.vec,
     aten._upsample_bilinear2d_aa.vec,
-    aten._upsample_bicubic2d_aa.vec,
+    fresh=True,
+    sign=KEEPS,
 )
+register("upsample", LINEAR, aten.upsample_bicubic2d.vec, aten._upsample_bicubic2d_aa.vec, fresh=True)

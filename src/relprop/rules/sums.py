@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..graph.arguments import arguments
+from ..graph.facts import KEEPS
 from .base import Call, Messages, Rule, Step
 from .gradient import coefficient, finite_product
 from .message import COEFFICIENT, RELEVANCE, Form, Message
@@ -86,13 +87,15 @@ def _sum_to(r: Tensor, shape: torch.Size) -> Tensor:
     return r if r.shape == shape else r.sum_to_size(shape)
 
 
+SUM = Sum()
+register("add", SUM, aten.add.Tensor, aten.add.Scalar, fresh=True, pointwise=True, sign=KEEPS)
 register(
     "add",
-    Sum(),
-    aten.add.Tensor,
-    aten.add.Scalar,
+    SUM,
     aten.sub.Tensor,
     aten.sub.Scalar,
     aten.rsub.Scalar,
     aten.rsub.Tensor,
+    fresh=True,
+    pointwise=True,
 )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..graph.arguments import argument, arguments
-from ..graph.facts import TABLE
+from ..graph.facts import KEEPS, TABLE
 from .base import Call, Messages, Rule, Step
 from .gradient import Gradient, constant_inputs
 from .message import Message
@@ -78,14 +78,16 @@ register(
     aten.squeeze.dims,
     aten.unsqueeze.default,
     back=_reshape,
+    in_order=True,
+    sign=KEEPS,
 )
-register("structural", VIEW, aten.expand.default, back=_expand)
-register("structural", VIEW, aten.permute.default, back=_permute)
-register("structural", VIEW, aten.transpose.int, back=lambda m, shape, i, j: m.transpose(i, j))
-register("structural", VIEW, aten.t.default, back=lambda m, shape: m.t())
-register("structural", VIEW, aten.mT.default, back=lambda m, shape: m.mT)
-register("structural", VIEW, aten.select.int, back=_select)
-register("structural", VIEW, aten.slice.Tensor, back=_slice)
+register("structural", VIEW, aten.expand.default, sign=KEEPS, back=_expand)
+register("structural", VIEW, aten.permute.default, sign=KEEPS, back=_permute)
+register("structural", VIEW, aten.transpose.int, sign=KEEPS, back=lambda m, shape, i, j: m.transpose(i, j))
+register("structural", VIEW, aten.t.default, sign=KEEPS, back=lambda m, shape: m.t())
+register("structural", VIEW, aten.mT.default, sign=KEEPS, back=lambda m, shape: m.mT)
+register("structural", VIEW, aten.select.int, sign=KEEPS, back=_select)
+register("structural", VIEW, aten.slice.Tensor, sign=KEEPS, back=_slice)
 
 
 @dataclass(frozen=True)
@@ -128,5 +130,5 @@ def _has_constants(step: Step) -> bool:
     return bool(constant_inputs(step)) or any(n.meta["val"].ndim != step.node.meta["val"].ndim for n in parts)
 
 
-register("structural", Negation(), aten.neg.default)
-register("structural", Concatenation(), aten.cat.default)
+register("structural", Negation(), aten.neg.default, fresh=True, pointwise=True)
+register("structural", Concatenation(), aten.cat.default, fresh=True, sign=KEEPS)
