@@ -384,6 +384,7 @@ call(ops.bagged, x=x(4, 2), bag=ints(0, 0, 1, 1), offsets=ints(0, 2), last=False
 # -- sums, means and statistics ---------------------------------------------------------------------------------------
 
 call(aten.mean.default, aten.sum.default, self=x(2, 3), dtype=torch.float64)
+call(aten.nansum.default, self=x(2, 3), dim=[1], keepdim=True, dtype=torch.float64)
 call(aten.mean.dim, aten.sum.dim_IntList, self=x(2, 3), dim=[1], keepdim=True, dtype=torch.float64)
 call(aten.cumsum.default, self=x(2, 3), dim=1, dtype=torch.float64)
 call(aten.amax.default, aten.amin.default, self=x(2, 3), dim=[1], keepdim=True)

@@ -146,6 +146,11 @@ def _of_power(node: Node) -> Sign:
     return NONNEGATIVE if isinstance(exponent, (int, float)) and exponent % 2 == 0 else KEEPS
 
 
+def _of_softplus(node: Node) -> Sign:
+    """Beyond its threshold it is the identity."""
+    return NONNEGATIVE if argument(node, "beta") > 0 and argument(node, "threshold") >= 0 else ANY
+
+
 def _register(*operations: Any, **known: Any) -> None:
     register("activation", IDENTITY, *operations, fresh=True, pointwise=True, **known)
 
@@ -166,7 +171,7 @@ _register(aten.clamp_min.default, sign=_if_bounded("min", "min"))
 _register(aten.threshold.default, sign=_if_bounded("threshold", "value"))
 _register(aten.pow.Tensor_Scalar, sign=_of_power)
 _register(aten.pow.Scalar, sign=lambda node: NONNEGATIVE if argument(node, "self") >= 0 else ANY)
-_register(aten.softplus.default, sign=lambda node: NONNEGATIVE if argument(node, "beta") > 0 else ANY)
+_register(aten.softplus.default, sign=_of_softplus)
 _register(
     aten.relu6.default,
     aten.sigmoid.default,
