@@ -138,7 +138,9 @@ register(
     pointwise=True,
     sign=KEEPS,
 )
-register("embedding", MOVES, aten.embedding.default, fresh=True, sign=KEEPS)  # of a table that is explained: else it is a source
+register(
+    "embedding", MOVES, aten.embedding.default, fresh=True, sign=KEEPS
+)  # of a table that is explained: else it is a source
 register("structural", Reduction(), aten.scatter_reduce.two, aten.index_reduce.default, fresh=True, sign=KEEPS)
 register("structural", Reduction(), aten.segment_reduce.default, fresh=True)  # of nothing it is -inf
 register(
