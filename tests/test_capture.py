@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import copy
+import random
+import time
 import warnings
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._higher_order_ops import while_loop
+from torch._higher_order_ops.associative_scan import associative_scan
+from torch._higher_order_ops.map import map as map_rows
+from torch._higher_order_ops.scan import scan
 
 import relprop
+from relprop.capture.control_flow import unrolled
 
 from .models import UNet, assert_balanced, assert_same, cnn, images, mlp, prepared, score
 
@@ -123,11 +132,11 @@ def test_captures_are_forgotten_at_last() -> None:
     model = nn.Sequential(nn.Flatten(), nn.LazyLinear(3)).double()
     model(torch.zeros(1, 4).double())
 
-    class Any(nn.Module):
+    class Mean(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.mean(tuple(range(1, x.ndim)))
 
-    lrp = relprop.LRP(Any(), "lrp0")
+    lrp = relprop.LRP(Mean(), "lrp0")
     for ndim in range(1, 5):
         lrp.attribute(torch.ones(2, *[3] * ndim).double())
     assert captures(lrp) == 4
@@ -537,3 +546,303 @@ def test_a_cast_that_names_a_device_is_left_out_in_double_precision_too() -> Non
     explanation = relprop.LRP(model).explain(x, target=1)
     assert_same(explanation.output, model(x), 1e-6)  # the model itself rounds to single precision
     assert_balanced(explanation)
+
+
+# ------------------------------------------------------------------------------- the graph computes what the model does
+
+
+def wrongly(monkeypatch: pytest.MonkeyPatch, change) -> None:
+    """Let every capture have a fault."""
+    import relprop.capture.record
+    import relprop.capture.source
+
+    made = relprop.capture.source.to_graph
+
+    def faulty(*args, **kwargs):
+        graph = made(*args, **kwargs)
+        for node in graph.nodes:
+            change(node)
+        return graph
+
+    monkeypatch.setattr(relprop.capture.source, "to_graph", faulty)
+    monkeypatch.setattr(relprop.capture.record, "to_graph", faulty)
+
+
+def negated(node: torch.fx.Node) -> None:
+    if node.target is torch.ops.aten.relu.default:
+        node.target = torch.ops.aten.neg.default
+
+
+@pytest.mark.parametrize("model", [cnn, DataDependent], ids=["exported", "recorded"])
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.filterwarnings("ignore:.*recorded")
+def test_a_graph_that_computes_something_else_is_not_explained(model, samples, monkeypatch) -> None:
+    wrongly(monkeypatch, negated)
+    x = images(samples) if model is cnn else torch.rand(samples, 4).double()
+    lrp = relprop.LRP(model().double())
+    for _ in range(2):
+        with pytest.raises(relprop.CaptureError, match=r"not compute what the model computes.* differs by"):
+            lrp.attribute(x, 1)
+
+
+def test_a_small_fault_in_double_precision_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1e-5 of the output; rounding is 1e-15."""
+
+    def scaled(node: torch.fx.Node) -> None:
+        if node.target is torch.ops.aten.mul.Tensor:
+            node.args = (node.args[0], 2 * (1 + 1e-5))
+
+    class Doubles(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2
+
+    wrongly(monkeypatch, scaled)
+    with pytest.raises(relprop.CaptureError, match="differs by"):
+        relprop.LRP(Doubles()).attribute(torch.rand(2, 3).double(), 1)
+
+
+def test_rounding_is_no_difference() -> None:
+    """0.1 + 0.2 - 0.3 in single precision, by way of large numbers that cancel: only rounding is left."""
+
+    class Cancels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Linear(64, 64), nn.BatchNorm1d(64)
+            self.norm.running_mean.fill_(100.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.norm(self.first(x * 1000))
+            return (y.sum(1) - self.norm(self.first(x * 1000.0001)).sum(1))[:, None]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", relprop.RelevanceWarning)
+        relprop.LRP(Cancels().eval(), "lrp0").attribute(torch.rand(2, 64))
+
+
+class Noisy(nn.Module):
+    def __init__(self, how: str):
+        super().__init__()
+        self.how, self.fc, self.random = how, nn.Linear(3, 2), random.Random()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x)
+        if self.how == "torch":
+            return y + torch.randn_like(y)
+        if self.how == "numpy":
+            return y + np.random.rand()  # noqa: NPY002
+        if self.how == "its own":
+            return y + self.random.random()
+        if self.how == "branch" and torch.rand(()) < 0.5:
+            return 2 * y
+        return y + time.perf_counter_ns() % 1000 if self.how == "time" else y
+
+
+@pytest.mark.parametrize("how", ["torch", "numpy", "its own", "time", "branch"])
+@pytest.mark.filterwarnings("ignore:.*recorded")
+def test_a_random_model_is_told_so(how: str) -> None:
+    with pytest.raises(relprop.CaptureError, match="random"):
+        relprop.LRP(Noisy(how).double()).attribute(torch.rand(2, 3).double(), 1)
+
+
+def test_random_numbers_that_have_no_say_are_no_matter() -> None:
+    """The mean of a variational model can be explained, though it also returns a sample."""
+
+    class Variational(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return 2 * x, 2 * x + torch.randn_like(x)
+
+    x, lrp = torch.rand(2, 3).double(), relprop.LRP(Variational(), "lrp0")
+    assert_same(lrp.attribute(x, lambda out: out[0][:, 1])[:, 1], 2 * x[:, 1])
+    with pytest.raises(relprop.CaptureError, match=r"random.*randn_like.*test_capture\.py"):
+        lrp.attribute(x, lambda out: out[1][:, 1])
+
+
+def test_an_exported_program_is_compared_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = torch.export.export(cnn(), (images(),))
+    relprop.LRP(program).attribute(images(), 1)
+    wrongly(monkeypatch, negated)
+    with pytest.raises(relprop.CaptureError, match="the exported program does not compute"):
+        relprop.LRP(program).attribute(images(), 1)
+
+
+def test_a_number_that_changes_at_every_call() -> None:
+    """Captures of numbers are bounded, too."""
+    model, image, table = mixed()
+    lrp = relprop.LRP(model, "lrp0")
+    lrp._capturer.limit = 3
+    plain = lrp.attribute((image, table), 1)
+    for scale in (2.0, 3.0, 4.0, 5.0, 2.0):
+        assert_same(lrp.attribute((image, table, scale), 1)[0], scale * plain[0])
+    assert captures(lrp) <= 3
+
+
+# --------------------------------------------------------------------------------------- gradient modes in the forward
+
+
+class Blocks(nn.Module):
+    """y = relu(a x + b(a x)) with a = 2, b = 3: R = 8 x; every part under a gradient mode of its own."""
+
+    def __init__(self, mode: Any, skip: bool = True):
+        super().__init__()
+        self.mode, self.skip = mode, skip
+        self.a, self.b = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+        self.a.weight.data, self.b.weight.data = 2 * torch.eye(2), 3 * torch.eye(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        with self.mode():
+            y = self.b(h)
+            with torch.no_grad():
+                y = y * 1
+                with torch.enable_grad():
+                    y = y + 0
+        return torch.relu(h + y if self.skip else y)
+
+
+MODES = {
+    "enable": torch.enable_grad,
+    "no": torch.no_grad,
+    "on": lambda: torch.set_grad_enabled(True),
+    "off": lambda: torch.set_grad_enabled(False),
+    "inference": torch.inference_mode,
+    "no inference": lambda: torch.inference_mode(False),
+}
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("skip", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_gradient_modes_in_the_forward_stop_nothing(mode: str, skip: bool, samples: int) -> None:
+    """Relevance does not ask whether gradients are on: what is to be held constant is detached."""
+    model, x = Blocks(MODES[mode], skip).double().eval(), torch.rand(samples, 2, dtype=torch.float64)
+    explanation = relprop.LRP(model, "lrp0").explain(x, 1, record=["a", "b"])
+    assert_same(explanation.relevance[:, 1], (8 if skip else 6) * x[:, 1], 1e-12)
+    assert_same(explanation.relevances["b"][:, 1], 6 * x[:, 1], 1e-12)
+    assert "stopped" not in explanation.ledger.by_kind()
+
+
+class BranchesInBlock(Blocks):
+    """Recorded, as it looks at a value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.filterwarnings("ignore:.*recorded")
+def test_gradient_modes_of_a_recorded_model(mode: str) -> None:
+    model, x = BranchesInBlock(MODES[mode]).double().eval(), torch.rand(2, 2, dtype=torch.float64)
+    assert_same(relprop.LRP(model, "lrp0").attribute(x, 1)[:, 1], 8 * x[:, 1], 1e-12)
+
+
+@pytest.mark.parametrize("mode", ["enable", "no", "on", "off"])
+def test_gradient_modes_of_an_exported_program(mode: str) -> None:
+    x = torch.rand(2, 2, dtype=torch.float64)
+    program = torch.export.export(Blocks(MODES[mode]).double().eval(), (x,))
+    assert_same(relprop.LRP(program, "lrp0").attribute(x, 1)[:, 1], 8 * x[:, 1], 1e-12)
+
+
+# ---------------------------------------------------------------------------------------- operators that call functions
+
+
+class Cond(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, lambda x: self.high(x) * 2, self.low, (x,))
+
+
+class CondOnSizes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.shape[0] > 1, lambda x: x * 2, lambda x: x * 3, (x,))
+
+
+class While(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, x * 2), (torch.tensor(0), x))[1]
+
+
+class Mapped(nn.Module):
+    """Over features, so that samples stay open."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return map_rows(lambda row, factor: row * factor, x.t(), torch.tensor(3.0, dtype=x.dtype)).t()
+
+
+class Scanned(nn.Module):
+    """Sums of the first features, and their total."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        total, sums = scan(lambda state, row: (state + row, state + 2 * row), torch.zeros_like(x[:, 0]), x.t())
+        return sums.t() + total[:, None]
+
+
+class ScannedAtOnce(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return associative_scan(lambda a, b: a + b, x, dim=1, combine_mode="generic")
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("kind", [Cond, CondOnSizes, While, Mapped, Scanned, ScannedAtOnce], ids=lambda k: k.__name__)
+@pytest.mark.filterwarnings("ignore:.*recorded", "ignore::relprop.RelevanceWarning")
+def test_operators_that_call_functions_are_the_python_that_they_stand_for(kind: type, samples: int) -> None:
+    """All are linear: relevance is gradient × input."""
+    model = kind().double()
+    lrp = relprop.LRP(model, "lrp0")
+    for sign in (1, -1):
+        x = sign * torch.rand(samples, 3, dtype=torch.float64)
+        explanation = lrp.explain(x, 1)
+        with unrolled(), torch.enable_grad():
+            v = x.clone().requires_grad_()
+            expected = model(v)
+            (gradient,) = torch.autograd.grad(expected[:, 1].sum(), v)
+        assert_same(explanation.output, expected.detach(), 1e-12)
+        assert_same(explanation.relevance, gradient * x, 1e-12)
+
+
+def test_an_exported_program_with_branches_is_recorded() -> None:
+    model, x = Cond().double(), torch.rand(2, 3, dtype=torch.float64)
+    lrp = relprop.LRP(torch.export.export(model, (x,)), "lrp0")
+    with pytest.warns(UserWarning, match="program has branches or loops that depend on values.*recorded"):
+        assert_same(lrp.attribute(x, 1), 2 * x * model.high.weight[1].detach(), 1e-12)
+    assert_same(lrp.attribute(-x, 1), -x * model.low.weight[1].detach(), 1e-12)
+
+
+@pytest.mark.parametrize("how", ["scores", "mask"])
+def test_flex_attention_is_attention(how: str) -> None:
+    """The same numbers as attention by softmax(q kᵀ / √d + bias) v, with the bias that its function or mask makes."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    class Flex(nn.Module):
+        def __init__(self, flex: bool):
+            super().__init__()
+            self.flex, self.qkv = flex, nn.Linear(4, 12)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = self.qkv(x)[:, None].chunk(3, -1)
+            i = torch.arange(5)
+            if self.flex and how == "scores":
+                y = flex_attention(q, k, v, score_mod=lambda score, b, h, i, j: score + 0.1 * (i - j))
+            elif self.flex:
+                mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, 5, 5, device="cpu")
+                y = flex_attention(q, k, v, block_mask=mask)
+            else:
+                bias = 0.1 * (i[:, None] - i) if how == "scores" else torch.where(i[:, None] >= i, 0.0, -torch.inf)
+                y = torch.softmax(q @ k.transpose(-1, -2) / 2 + bias, -1) @ v
+            return y[:, 0].sum(1)
+
+    torch.manual_seed(0)
+    flex, plain = Flex(True).double(), Flex(False).double()
+    plain.load_state_dict(flex.state_dict())
+    x = torch.randn(2, 5, 4, dtype=torch.float64)
+    found, expected = (relprop.LRP(m, "attnlrp").explain(x, 1) for m in (flex, plain))
+    assert_same(found.output, expected.output, 1e-12)
+    assert_same(found.relevance, expected.relevance, 1e-10)
+
+
+def test_refusals_of_torch_are_not_on_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(UserWarning, match="recorded"):
+        relprop.LRP(DataDependent().double()).attribute(torch.rand(2, 4).double(), 1)
+    assert "".join(capfd.readouterr()) == ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import random
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -265,3 +267,203 @@ def test_user_rules_are_kept_between_calls() -> None:
     assert str(lrp.plan(x)) == plan
     assert "Gamma(gamma=0.5" in plan
     assert "Epsilon(epsilon=0.3" in plan
+
+
+# ------------------------------------------------------------------------------------------ what a model writes to
+
+
+class Writes(nn.Module):
+    """Writes to all that it is given, and to what is its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.seen, self.last, self.calls = nn.Linear(3, 2), [], None, 0
+        self.kept: dict[str, object] = {}
+        self.sum = torch.zeros(3, dtype=torch.float64)
+        self.array = np.zeros(3)
+        self.register_buffer("running", torch.zeros(3))
+
+    def forward(self, x: Tensor, options: dict[str, list[Tensor]]) -> Tensor:
+        self.calls += 1
+        self.last = x
+        self.seen.append(x)
+        self.kept["x"] = x
+        self.running += 1
+        options["more"].append(x)
+        options["xs"][0].mul_(2)
+        options["new"] = x
+        return self.linear(x.add_(1) + options["xs"][0])
+
+
+def contents(model: nn.Module) -> dict[str, object]:
+    """What a model holds beside parameters: containers with their contents."""
+
+    def content(value: object) -> object:
+        if isinstance(value, Tensor):
+            return id(value), value.tolist(), value._version
+        if isinstance(value, np.ndarray):
+            return value.tolist()
+        if isinstance(value, dict):
+            return {k: content(v) for k, v in value.items()}
+        return [content(v) for v in value] if isinstance(value, list) else value
+
+    return {f"{path}.{k}": content(v) for path, m in model.named_modules() for k, v in vars(m).items()}
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_arguments_and_attributes_are_left_as_they_were(samples: int) -> None:
+    """The model runs on copies, however it is captured; it doubles one input in place and adds one to the other."""
+    model = Writes().double().eval()
+    given = torch.rand(samples, 3, dtype=torch.float64), torch.rand(samples, 3, dtype=torch.float64)
+    x, y = (t.clone() for t in given)
+    options: dict[str, list[Tensor]] = {"xs": [y], "more": []}
+    before = contents(model)
+    found = relprop.LRP(model, "lrp0").explain((x, options), 1)
+    assert contents(model) == before
+    assert options.keys() == {"xs", "more"}
+    assert options["more"] == []
+    assert options["xs"][0] is y
+    assert torch.equal(x, given[0])
+    assert torch.equal(y, given[1])
+    w, b = model.linear.weight[1].detach(), model.linear.bias.detach()
+    assert_same(found.output, (given[0] + 1 + 2 * given[1]) @ model.linear.weight.detach().t() + b)
+    assert_same(found.relevance[0], given[0] * w)
+    assert_same(found.relevance[1]["xs"][0], 2 * given[1] * w)
+
+
+class DataDependentWrites(Writes):
+    def forward(self, x: Tensor, options: dict[str, list[Tensor]]) -> Tensor:
+        y = super().forward(x, options)
+        self.sum.add_(x[0])
+        self.array += 1
+        return y if y.sum() > -1e9 else -y
+
+
+def test_a_recorded_model_is_left_as_it_was() -> None:
+    model = DataDependentWrites().double().eval()
+    x, y = torch.rand(2, 3, dtype=torch.float64), torch.rand(2, 3, dtype=torch.float64)
+    before, given = contents(model), x.clone()
+    options: dict[str, list[Tensor]] = {"xs": [y], "more": []}
+    lrp = relprop.LRP(model, "lrp0")
+    with pytest.warns(UserWarning, match="recorded"):
+        lrp.attribute((x, options), 1)
+    lrp.attribute((x, options), 1)
+    assert contents(model) == before
+    assert torch.equal(x, given)
+    assert options == {"xs": [y], "more": []}
+
+
+@pytest.mark.parametrize("where", ["dict", "list", "attribute", "variable"])
+def test_hooks_keep_nothing_of_a_capture(where: str) -> None:
+    """Hooks that store activations would hold torch.export's tensors without values, and break at their next use."""
+
+    class Keeper:
+        last: Tensor | None = None
+
+        def __call__(self, module: nn.Module, given: object, out: Tensor) -> None:
+            self.last = out
+
+    model, x, kept, listed, keeper, variable = cnn(), images(), {}, [], Keeper(), None
+
+    def assign(module: nn.Module, given: object, out: Tensor) -> None:
+        nonlocal variable
+        variable = out
+
+    hooks = {
+        "dict": lambda module, given, out: kept.__setitem__("conv1", out),
+        "list": lambda module, given, out: listed.append(out),
+        "attribute": keeper,
+        "variable": assign,
+    }
+    model.conv1.register_forward_hook(hooks[where])
+    lrp = relprop.LRP(model)
+    lrp.attribute(x, 1)
+    assert (kept, listed, keeper.last, variable) == ({}, [], None, None)
+    model(x)
+    mine = [*kept.values(), *listed, *(t for t in (keeper.last, variable) if t is not None)]
+    lrp.attribute(x, 1)
+    assert len(mine) == 1
+    assert [*kept.values(), *listed, *(t for t in (keeper.last, variable) if t is not None)][0] is mine[0]
+    assert type(mine[0]) is Tensor
+
+
+class Cache:
+    """As language models are given one: an object that torch.export does not know."""
+
+    def __init__(self, *seen: Tensor) -> None:
+        self.seen, self.length = list(seen), len(seen)
+
+    def update(self, x: Tensor) -> Tensor:
+        self.seen.append(x)
+        self.length += 1
+        return torch.stack(self.seen).sum(0)
+
+
+class Caching(nn.Module):
+    def forward(self, x: Tensor, cache: Cache) -> Tensor:
+        return cache.update(x) * cache.length
+
+
+def test_an_object_is_told_by_what_it_holds() -> None:
+    """Never by its identity: the same object with other contents is another input, an equal one is the same."""
+    x, cache = torch.tensor([[1.0, 2.0]], dtype=torch.float64), Cache()
+    lrp = relprop.LRP(Caching(), "lrp0")
+    with pytest.warns(UserWarning, match="recorded"):
+        first = lrp.explain((x, cache), 1)
+    assert_same(first.output, x)
+    assert cache.seen == []
+    cache.seen.append(10 * x)
+    assert_same(lrp.explain((x, cache), 1).output, 11 * x)
+    assert_same(lrp.explain((x, Cache(10 * x)), 1).output, 11 * x * 2)
+    cache.seen[0].mul_(2)
+    found = lrp.explain((x, cache), 1)
+    assert_same(found.output, 21 * x)
+    assert_same(found.relevance[0][:, 1], x[:, 1])  # what the cache holds is no input that is explained
+    graph = lrp.plan((x, cache)).graph
+    assert lrp.plan((x, Cache())).graph is not graph
+    cache.__dict__.update(Cache(20 * x).__dict__, length=0)
+    other = Cache(20 * x)
+    other.length = 0
+    assert lrp.plan((x, cache)).graph is lrp.plan((x, other)).graph
+
+
+def test_computed_tensors_in_an_object_are_copied() -> None:
+    """Which deepcopy refuses by itself."""
+    x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    cache = Cache(2 * x.clone().requires_grad_())
+    with pytest.warns(UserWarning, match="recorded"):
+        found = relprop.LRP(Caching(), "lrp0").explain((x, cache), 1)
+    assert_same(found.output, 3 * x * 2)
+    assert len(cache.seen) == 1
+
+
+def test_an_object_that_cannot_be_copied_is_never_taken_for_another() -> None:
+    class Locked(Cache):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock = threading.Lock()
+
+        def update(self, x: Tensor) -> Tensor:
+            return x * (2 + self.length)
+
+    x, cache, lrp = torch.tensor([[1.0, 2.0]], dtype=torch.float64), Locked(), relprop.LRP(Caching(), "lrp0")
+    with pytest.warns(UserWarning, match="recorded"):
+        lrp.attribute((x, cache), 1)
+    cache.length = 3
+    assert_same(lrp.explain((x, cache), 1).output, x * 5 * 3)
+
+
+def test_what_others_draw_is_left_alone() -> None:
+    """NumPy's and Python's random numbers, from which a model draws without an effect."""
+
+    class Draws(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2 + 0 * (random.random() + np.random.rand() + float(torch.rand(())))  # noqa: NPY002
+
+    torch.manual_seed(0)
+    before = random.getstate(), str(np.random.get_state()), torch.get_rng_state()  # noqa: NPY002
+    with pytest.warns(UserWarning, match="recorded"):
+        relprop.LRP(Draws()).attribute(torch.ones(1, 2), 1)
+    assert before[0] == random.getstate()
+    assert before[1] == str(np.random.get_state())  # noqa: NPY002
+    assert torch.equal(before[2], torch.get_rng_state())

@@ -49,9 +49,9 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
-def warn(message: str) -> None:
-    """A warning about relevance, at the line of the user's own code that called relprop."""
+def warn(message: str, kind: type[Warning] = RelevanceWarning) -> None:
+    """A warning, about relevance by default, at the line of the user's own code that called relprop."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(OURS):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, RelevanceWarning, stacklevel=level)
+    warnings.warn(message, kind, stacklevel=level)

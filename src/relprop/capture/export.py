@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -19,9 +16,12 @@ from torch.export.graph_signature import InputKind, OutputKind
 from ..errors import CaptureError
 from ..graph.graph import Graph
 from ..passes import canonize
+from .blocks import one_mode
+from .control_flow import unrolled
 from .functional import functional, replace_in_place
 from .layers import layers_registered
 from .outputs import TensorsOnly
+from .quiet import quiet
 from .recurrent import WholeLayers, restore_layers
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -30,10 +30,10 @@ from .recurrent import WholeLayers, restore_layers
 
 
 def export_program(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]] | None
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], before: list[list[Any]] | None
 ) -> ExportedProgram:
     """Export with the batch dimension open, and every dimension in which earlier inputs differed from these."""
-    dynamic_shapes = None
+    dynamic_shapes, (leaves, spec) = None, pytree.tree_flatten((args, kwargs))
     if before is not None:
         batch = batch_size(leaves)
         # torch.export takes a dimension of one for a constant, so a single sample is shown to it twice
@@ -46,25 +46,12 @@ def export_program(
             for example in before:
                 open_dims |= {d for d, n in enumerate(example[position]) if n != leaf.shape[d]}
             collection[shown] = tuple(Dim.AUTO if d in open_dims else Dim.STATIC for d in range(shown.ndim))
-        _, spec = pytree.tree_flatten((args, kwargs))
         args, kwargs = pytree.tree_unflatten(doubled, spec)
         dynamic_shapes = collection.dynamic_shapes(model, args, kwargs)
-    with warnings.catch_warnings(), torch.no_grad(), WholeLayers(), _silent(), layers_registered(model):
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), unrolled(), one_mode(), WholeLayers(), quiet(), layers_registered(model):
         program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
         replace_in_place(program)
         return functional(program)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """torch prints the traceback of a refusal that is told in an error's own words."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 def to_graph(program: ExportedProgram, lookup: Callable[[str], Tensor], canonical: bool = True) -> Graph:

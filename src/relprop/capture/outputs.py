@@ -22,6 +22,14 @@ class Fields(dict[str, Any]):
             raise AttributeError(f"the output has the fields {', '.join(self)}, but no {name!r}") from None
 
 
+pytree.register_pytree_node(
+    Fields,
+    lambda output: (list(output.values()), list(output)),
+    lambda values, names: Fields(zip(names, values, strict=True)),
+    flatten_with_keys_fn=lambda output: ([(pytree.MappingKey(n), x) for n, x in output.items()], list(output)),
+)
+
+
 class TensorsOnly(nn.Module):
     """A model without those parts of its output that torch.export does not know (a cache of keys and values)."""
 

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from ..graph.graph import Graph
 from ..passes import canonize
+from .blocks import one_mode
+from .control_flow import unrolled
 from .export import module_lookup, program_state, to_graph
 from .functional import functional
 from .outputs import known_leaf
+from .quiet import quiet
 from .recurrent import WholeLayers
 
 
@@ -38,7 +41,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> G
 
     values = [v.detach().clone() for v in state.values()]
     inputs = [leaves[i].detach().clone() for i in tensors]
-    with torch.no_grad(), WholeLayers():
+    with torch.no_grad(), unrolled(), one_mode(), WholeLayers(), quiet():
         recorded = make_fx(
             run, tracing_mode="real", pre_dispatch=True, record_module_stack=False, _error_on_data_dependent_ops=False
         )(values, inputs)

@@ -10,7 +10,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ..capture.capturer import Capturer
+from ..capture.source import Source
 from ..errors import InputError
 from ..graph.graph import Graph
 from ..rules.message import is_finite
@@ -53,7 +53,7 @@ def like_inputs(inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     return kwargs if isinstance(inputs, Mapping) else tuple(args)
 
 
-def check_inputs(leaves: list[Any], capturer: Capturer) -> None:
+def check_inputs(leaves: list[Any], source: Source) -> None:
     tensors = [(i, x) for i, x in enumerate(leaves) if isinstance(x, Tensor)]
     if not tensors:
         raise InputError("the inputs hold no tensor.")
@@ -62,8 +62,8 @@ def check_inputs(leaves: list[Any], capturer: Capturer) -> None:
             raise InputError(f"input {i} is an empty batch: shape {tuple(x.shape)}.")
         if x.dtype.is_complex:
             raise InputError(f"input {i} is complex ({x.dtype}); give real and imaginary parts as real tensors.")
-        if x.ndim and not capturer.lives_on(x.device):
-            own = ", ".join(map(str, capturer.devices()))
+        if x.ndim and not source.lives_on(x.device):
+            own = ", ".join(map(str, source.devices()))
             raise InputError(f"input {i} is on {x.device}, the model on {own}: move one of them with .to(device).")
 
 

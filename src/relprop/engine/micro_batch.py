@@ -43,7 +43,7 @@ def answers_in_parts(
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"micro_batch must be a whole number of samples, at least 1, got {size!r}")
     leaves = list(given.leaves)
-    samples, split = _split(session.graph(given), leaves)
+    samples, split = _split(session.graph(given, settled=False), leaves)
     if question.listed:
         refuse_list(question.targets, samples)
         question = replace(question, listed=False)
@@ -56,7 +56,7 @@ def answers_in_parts(
         try:
             inputs = given.holding([x[part] if own else x for x, own in zip(leaves, split, strict=True)])
             if part in (rows[0], rows[-1]):  # all others are as long as the first
-                _check(session.graph(inputs), list(inputs.leaves), part)
+                _check(session.graph(inputs, settled=False), list(inputs.leaves), part)
             targets = tuple(part_of_target(t, part, samples) for t in question.targets)
             found.append(list(session.answers(inputs, replace(question, targets=targets), how)))
         except RelpropError as error:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch.fx import Node
 
 from ..composites import Composite, default
-from ..errors import RuleError, UnsupportedOperation
+from ..errors import CaptureError, RuleError, UnsupportedOperation
 from ..graph.facts import TABLE
 from ..graph.graph import Graph, module_path, operation, place, source_line
 from ..rules.base import Rule, Step
@@ -135,6 +136,20 @@ def refuse_gaps(gaps: Sequence[Node], seeded: Iterable[Node] | None = None) -> N
         raise UnsupportedOperation(_explain_gaps(gaps))
 
 
+def refuse_random(graph: Graph, seeded: Iterable[Node]) -> None:
+    """Raise if relevance starts at something that is another number at every run.
+
+    Raises:
+        CaptureError: naming the operation that draws it.
+    """
+    drawn = next((graph.random[n] for n in seeded if n in graph.random), None)
+    if drawn is not None:
+        raise CaptureError(
+            f"what is to be explained is random: it depends on what {place(drawn)} draws, so that every call of the "
+            "model gives another answer. Make what is drawn an input of the model, or explain an output before it."
+        )
+
+
 def _explain_gaps(gaps: Sequence[Node]) -> str:
     first = gaps[0]
     more = f" ({len(gaps) - 1} more such operations: lrp.check(x) lists them all.)" if len(gaps) > 1 else ""
@@ -147,7 +162,8 @@ def _explain_gaps(gaps: Sequence[Node]) -> str:
 
 
 def _dotted(node: Node) -> str:
-    return str(node.target)
+    is_higher = isinstance(node.target, torch._ops.HigherOrderOperator)
+    return f"higher_order.{node.target}" if is_higher else str(node.target)
 
 
 def _choose(scope: Scope, composite: Composite) -> dict[Node, tuple[Rule, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..capture.capturer import Capturer
+from ..capture.capturer import Capturer, Outdated
 from ..composites import Composite, of
 from ..errors import TargetError
 from ..graph.graph import Graph
@@ -25,7 +26,7 @@ from .hidden import channel_mask, module_outputs
 from .inputs import check_inputs, chosen_inputs, refuse_infinite_inputs
 from .ledger import Ledger
 from .plan import Plan
-from .planning import make_plan, refuse_gaps
+from .planning import make_plan, refuse_gaps, refuse_random
 from .question import PLAIN, Answer, How, Question, Wrt
 from .run import Run
 from .scores import Score
@@ -74,10 +75,7 @@ class Session:
                 expected.
         """
         with own_modes():  # never while somebody else goes on with what was answered
-            graph = self.graph(given)
-            places = Places.of(graph, question)
-            plan = self.plan(graph, given, question.wrt, places, accounting=how.accounting)
-            run = _forward(plan, given, how, retain=len(question.targets) > 1)
+            run, places = self._run(given, question, how)
             if question.listed:
                 refuse_list(question.targets, _samples(run))
         for target in question.targets:
@@ -95,10 +93,8 @@ class Session:
         if question.several:
             raise TargetError("a trace follows one target at a time: call it once for each.")
         with own_modes():
-            graph, (target,) = self.graph(given), question.targets
-            places = Places.of(graph, question)
-            plan = self.plan(graph, given, question.wrt, places, accounting=True)
-            run = Run(plan, list(given.leaves), retain=True, hold=True, batch=given.samples)
+            (target,), (run, places) = question.targets, self._run(given, question, How(accounting=True), hold=True)
+            plan = run.plan
             found, seeds = _start(run, run.outputs, target, question, places)
             refuse_gaps(plan.gaps, seeds)
             run.batch = len(found.value)
@@ -108,15 +104,35 @@ class Session:
             size = sum(float(m.relevance(run.values[n]).detach().abs().sum()) for n, m in seeds.items())
         return Trace(tuple(reversed(tracer.rows)), size)
 
-    def graph(self, given: Given) -> Graph:
+    def _run(self, given: Given, question: Question, how: How, *, hold: bool = False) -> tuple[Run, Places]:
+        """The forward run, whose output is the model's."""
+        while True:
+            graph = self.graph(given, settled=False)
+            places = Places.of(graph, question)
+            plan = self.plan(graph, given, question.wrt, places, accounting=how.accounting)
+            run = _forward(plan, given, how, retain=hold or len(question.targets) > 1, hold=hold)
+            with suppress(Outdated):
+                self.capturer.confirm(graph, *given.call(), run.outputs)
+                return run, places
+
+    def graph(self, given: Given, *, settled: bool = True) -> Graph:
         """The model as it was captured for such inputs.
+
+        Args:
+            given: the inputs.
+            settled: run the model if that is necessary to know whether a graph that serves others serves these.
 
         Raises:
             InputError, CaptureError: if they do not fit, or the model cannot be captured.
         """
-        check_inputs(list(given.leaves), self.capturer)
+        check_inputs(list(given.leaves), self.capturer.source)
         with own_modes():
-            return self.capturer(*given.call())
+            while True:
+                graph = self.capturer(*given.call())
+                with suppress(Outdated):
+                    if settled:
+                        self.capturer.settle(graph, *given.call())
+                    return graph
 
     def plan(
         self,
@@ -169,6 +185,7 @@ class Session:
         plan, outputs = run.plan, run.outputs
         found, seeds = _start(run, outputs, target, question, places)
         refuse_gaps(plan.gaps, seeds)
+        refuse_random(plan.graph, seeds)
         ledger = open_ledger(run, found, seeds) if accounting else None
         if ledger is not None and places.score is not None and not callable(target):
             ledger.start = str(places.score)
@@ -238,10 +255,10 @@ def _samples(run: Run) -> int:
     return next((len(x) for x in run.outputs if isinstance(x, Tensor) and x.ndim), 0)
 
 
-def _forward(plan: Plan, given: Given, how: How, retain: bool) -> Run:
+def _forward(plan: Plan, given: Given, how: How, retain: bool, hold: bool = False) -> Run:
     kind = Checkpointed if how.checkpoint and not how.differentiable else Run
     leaves = list(given.leaves)
-    return kind(plan, leaves, retain=retain, differentiable=how.differentiable, batch=given.samples)
+    return kind(plan, leaves, retain=retain, hold=hold, differentiable=how.differentiable, batch=given.samples)
 
 
 def _start(

@@ -40,6 +40,10 @@ class Graph:
     out_spec: Any
     recorded: bool = False
     """True if the graph was recorded from one real run, so that it is valid for those inputs only."""
+    exact: bool = True
+    """False if casts to single precision were left out of a model in double precision: it rounds more than we do."""
+    random: dict[Node, Node] = field(default_factory=dict)
+    """Nodes whose values are drawn anew at every run -> the operation that draws them."""
     constants: set[Node] = field(default_factory=set)
     """Nodes that depend on parameters alone, not on any input."""
     vanished: dict[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from .decompose import decompose
 from .instance_norm import name_instance_norm
 from .padding import join_even_padding, join_padding
 from .precision import keep_double
-from .training import refuse_training_mode
+from .training import find_random, refuse_training_mode
 
 
 def canonize(graph: Graph) -> Graph:
@@ -28,4 +28,5 @@ def canonize(graph: Graph) -> Graph:
     join_affine(graph)
     join_padding(graph)
     find_constants(graph)
+    find_random(graph)
     return graph

@@ -34,6 +34,7 @@ def keep_double(graph: Graph) -> None:
             double.add(node)
         if not enters or dtype == torch.float64 or not _is_float(dtype):
             continue
+        graph.exact = False
         if facts(node).cast:
             graph.replace(node, argument(node, 0))
             graph.fx.erase_node(node)

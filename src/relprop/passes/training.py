@@ -1,4 +1,4 @@
-"""A model in training mode gives another answer at every call: refuse it."""
+"""A model in training mode gives another answer at every call: refuse it. So is, in part, one that draws numbers."""
 
 from __future__ import annotations
 
@@ -29,3 +29,22 @@ def refuse_training_mode(graph: Graph) -> None:
 def _is_training(node: Node) -> bool:
     switches = facts(node).random
     return switches is not None and all(argument(node, name) for name in switches)
+
+
+def find_random(graph: Graph) -> None:
+    """Remember what depends on random numbers that no option of an operation turns off."""
+    for node in filter(calls, graph.nodes):
+        before = next((graph.random[n] for n in node.all_input_nodes if n in graph.random), None)
+        if before is not None or _draws(node):
+            graph.random[node] = before or node
+
+
+def _draws(node: Node) -> bool:
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    return not OPTIONS & {argument.name for argument in target._schema.arguments}
+
+
+OPTIONS = {"train", "training", "dropout_p", "dropout"}
+"""Arguments that say whether an operation is random: none is, once training mode is refused."""

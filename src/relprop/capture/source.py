@@ -1,0 +1,202 @@
+"""A model, or an exported program of one, and how one graph is made of it."""
+
+from __future__ import annotations
+
+import inspect
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from ..errors import CaptureError, InputError, reason_of, warn
+from ..graph.checksum import checksum
+from ..graph.graph import Graph
+from ..graph.modes import only_what_is_needed
+from .agreement import forked, outputs_of
+from .archive import load
+from .blocks import without_blocks
+from .control_flow import calls_functions
+from .copies import copied
+from .export import export_program, module_lookup, program_lookup, program_state, to_graph
+from .functional import functional
+from .outputs import TensorsOnly
+from .reach import Reach
+from .record import record
+from .untouched import untouched
+
+
+class Source:
+    """What graphs are made of.
+
+    Args:
+        model: an ``nn.Module``, an ``ExportedProgram``, or the path of a ``.pt2`` file.
+
+    Raises:
+        CaptureError: if it is none of these.
+    """
+
+    def __init__(self, model: nn.Module | ExportedProgram | str | Path):
+        self.program: ExportedProgram | None = None
+        self.model: nn.Module | None = None
+        if isinstance(model, (str, Path)):
+            self.program = load(Path(model))
+        elif isinstance(model, ExportedProgram):
+            self.program = model
+        elif isinstance(model, nn.Module):
+            self.model = _unwrap(model)
+        else:
+            raise CaptureError(
+                f"LRP explains an nn.Module, an ExportedProgram or the path of a .pt2 file, not {type(model).__name__}."
+                " A plain function can be wrapped in an nn.Module whose forward calls it."
+            )
+        self._exported = self.model
+        """What is exported: the model, or a wrapper around it."""
+        self._runnable: nn.Module | None = self.model
+        self._warned = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: the model, without what was made of it."""
+        state = {**self.__dict__, "_exported": self.model, "_runnable": self.model}
+        if self.program is not None:  # it does not come out of a pickle
+            torch.export.save(self.program, saved := BytesIO())
+            state["program"] = saved.getvalue()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        if isinstance(saved := state["program"], bytes):
+            self.program = torch.export.load(BytesIO(saved))
+
+    @property
+    def runnable(self) -> nn.Module:
+        """The model, or a module that runs the program."""
+        if self._runnable is None:
+            assert self.program is not None
+            self._runnable = self.program.module(check_guards=False)
+        return self._runnable
+
+    @property
+    def name(self) -> str:
+        return "the exported program" if self.model is None else type(self.model).__name__
+
+    def arguments(self) -> list[str]:
+        """What the model calls its positional arguments."""
+        if self.model is None:
+            return []
+        parameters = inspect.signature(self.model.forward).parameters.values()
+        return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+    def checksums(self) -> list[Tensor]:
+        """What tells whether a parameter or buffer changed."""
+        return checksum([t.detach() for t in (*self.runnable.parameters(), *self.runnable.buffers())])
+
+    @only_what_is_needed()
+    def graph(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]] | None
+    ) -> Graph:
+        """One graph of the model.
+
+        Args:
+            args, kwargs: example inputs, which are left as they are.
+            leaves: of these.
+            before: shapes of the inputs that were captured before, so that every dimension that has varied is left
+                open; None to leave none open.
+
+        Raises:
+            CaptureError: if no graph can be made.
+            InputError: if the model itself cannot run on these inputs.
+        """
+        if self.model is None:
+            assert self.program is not None
+            if not calls_functions(self.program):
+                return to_graph(functional(without_blocks(self.program)), program_lookup(self.program))
+            return self._recorded(args, kwargs, leaves, "has branches or loops that depend on values")
+        reach, failures = Reach(self.model), list[Exception]()
+        # with every dimension open that has varied, with the batch alone open, with none
+        openings = [before, *([[]] if before else []), None] if before is not None else [None]
+        attempts = [(self._exported or self.model, opening) for opening in openings]
+        while attempts:
+            model, examples = attempts.pop(0)
+            try:
+                with untouched(reach), forked(self.model):
+                    program = export_program(model, *copied(args, kwargs), examples)
+                return to_graph(program, module_lookup(model, program.constants))
+            except CaptureError:
+                raise
+            except Exception as error:  # torch.export has no common base class for its many reasons to refuse
+                failures.append(error)
+                if model is self.model and "in output, which is not a known type" in str(error):
+                    self._exported = TensorsOnly(model)  # from now on: every attempt takes a whole trace
+                    attempts = [(self._exported, opening) for opening in openings]
+        return self._recorded(args, kwargs, leaves, f"cannot be exported ({reason_of(failures[-1])})")
+
+    def _recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], why: str) -> Graph:
+        """A graph of one real run, for what cannot be exported."""
+        model = self.runnable
+        try:
+            with untouched(Reach(model)), forked(model):
+                graph = record(model, *copied(args, kwargs))
+        except CaptureError:
+            raise
+        except Exception as error:
+            self._refuse_inputs(args, kwargs, leaves)
+            raise CaptureError(
+                f"{self.name} {why}, and it could not be recorded from one run, either ({reason_of(error)})."
+            ) from error
+        if not self._warned:
+            self._warned = True
+            warn(
+                f"{self.name} {why}; its operations are recorded from one real run instead, and anew whenever the "
+                "inputs change.",
+                UserWarning,
+            )
+        return graph
+
+    def devices(self) -> set[torch.device]:
+        """Where the parameters and buffers are."""
+        if self.model is None:
+            assert self.program is not None
+            return {v.device for v in program_state(self.program).values() if isinstance(v, Tensor)}
+        return {v.device for v in (*self.model.parameters(), *self.model.buffers())}
+
+    def lives_on(self, device: torch.device) -> bool:
+        """Whether any parameter is there, or there are none."""
+        first = next(self.model.parameters(), None) if self.model is not None else None
+        if first is not None and first.device == device:
+            return True
+        devices = self.devices()
+        return not devices or device in devices
+
+    def _refuse_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]) -> None:
+        """If the model itself cannot run on these inputs, it is not the capture that is to blame.
+
+        Raises:
+            InputError: with the inputs as they came and what the model says about them.
+        """
+        model = self.runnable
+        try:
+            outputs_of(model, Reach(model), args, kwargs)
+        except Exception as error:
+            came = "; ".join(
+                f"input {i}: shape {tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else f"input {i}: {x!r}"
+                for i, x in enumerate(leaves)
+            )
+            dtypes = dict.fromkeys(str(p.dtype) for p in model.parameters())
+            own = f" (its parameters are {', '.join(dtypes)})" if dtypes else ""
+            raise InputError(
+                f"{self.name}{own} cannot run on these inputs ({came}). It says: {reason_of(error)}"
+            ) from error
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    """The module behind ``torch.compile`` or ``DataParallel``."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            return model
