@@ -133,7 +133,7 @@ class Samples:
             return self._tidied(found)
         if node.target is operator.getitem and source.target in {PACK, PAD, *PACKED}:
             return _of_packed(node, source, dim, inner, shape, values, batch)
-        if (index := shuffle(node, dim)) is not None and isinstance(rows := values.get(index), Tensor):
+        if (index := shuffle(node, dim)) not in (None, source) and isinstance(rows := values.get(index), Tensor):
             return _shuffled(rows, dim, inner, batch)
         if node.target in VIEWS and not isinstance(inner, Tensor):
             return _through_view(tuple(shapes[source]), dim, inner, shape, batch)
