@@ -108,8 +108,22 @@ def test_shared_input_may_come_first_and_the_samples_second() -> None:
     assert isinstance(found, tuple)
     assert_same(found[0], whole[0], 1e-12)
     assert_same(found[1], whole[1], 1e-12)
-    with pytest.raises(InputError, match=r"'prompts'.*cannot be told") as refusal:  # as many prompts as samples
-        lrp.attribute((prompts, x[:3]), 1, micro_batch=2)
+    whole = lrp.attribute((prompts, x[:3]), 1)  # as many prompts as samples
+    found = lrp.attribute((prompts, x[:3]), 1, micro_batch=2)
+    assert_same(found[0], whole[0], 1e-12)
+    assert_same(found[1], whole[1], 1e-12)
+
+
+def test_an_input_whose_rows_may_or_may_not_be_samples() -> None:
+    """Samples that are compared with each other are not the same in parts, whatever is done with the input."""
+
+    class Centred(nn.Module):
+        def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+            return x - x.mean(0) + shift.sum(0)
+
+    inputs = torch.randn(3, 4).double(), torch.randn(3, 4).double()
+    with pytest.raises(InputError, match=r"'shift'.*cannot be told") as refusal:
+        relprop.LRP(Centred(), "lrp0").attribute(inputs, 1, micro_batch=2)
     assert "(3, 4)" in str(refusal.value)
 
 

@@ -224,10 +224,12 @@ class Explanation:
         """Name, relevance and value of the input to draw."""
         names = self.plan.input_names
         relevances = pytree.tree_leaves(self.relevance)
-        leaves = zip(names, relevances, pytree.tree_leaves(self.inputs), strict=True)
+        leaves = zip(names, relevances, Given.of(self.inputs).leaves, strict=True)
         explained = {i: leaf for i, leaf in enumerate(leaves) if isinstance(leaf[1], Tensor)}
         known = ", ".join(f"{i} ({leaf[0]!r})" if leaf[0] != str(i) else str(i) for i, leaf in explained.items())
         if wrt is None:
+            if words := self._words_among(explained):
+                return words
             if len(explained) != 1:
                 raise ValueError(f"{len(explained)} inputs have relevance: choose one with wrt=, of {known or 'none'}")
             return next(iter(explained.values()))
@@ -235,6 +237,13 @@ class Explanation:
             if wrt in (i, leaf[0]):
                 return leaf
         raise ValueError(f"wrt={wrt!r} has no relevance; there are {known}")
+
+    def _words_among(self, explained: dict[int, tuple[str, Tensor, Tensor]]) -> tuple[str, Tensor, Tensor] | None:
+        """Of several inputs that are all ids, those of the largest table: words, not their types or positions."""
+        if len(explained) < 2 or any(given.is_floating_point() for _, _, given in explained.values()):
+            return None
+        rows = self.plan.table_rows
+        return max(explained.values(), key=lambda leaf: rows.get(leaf[0], 0))
 
 
 @dataclass

@@ -91,7 +91,10 @@ def _split(graph: Graph, leaves: list[Any]) -> tuple[int, list[bool]]:
     as there happen to be samples has another one, or none.
     """
     size, samples = _samples(graph, leaves)
-    split = [_has_samples(graph, i, leaf, size, samples) for i, leaf in enumerate(leaves)]
+    told = [_has_samples(graph, i, leaf, size, samples) for i, leaf in enumerate(leaves)]
+    split = [own is not False for own in told]
+    for i in [i for i, own in enumerate(told) if own is None]:
+        split[i] = _is_taken_row_by_row(graph, leaves, split, i)
     if not any(split):
         raise InputError(
             f"micro_batch= needs inputs with the samples in their first dimension: the output has {samples}, and "
@@ -100,7 +103,48 @@ def _split(graph: Graph, leaves: list[Any]) -> tuple[int, list[bool]]:
     return samples, split
 
 
-def _has_samples(graph: Graph, i: int, leaf: Any, size: Any, samples: int) -> bool:
+def _is_taken_row_by_row(graph: Graph, leaves: list[Any], split: list[bool], i: int) -> bool:
+    """Whether the rows of an input are samples, as those of an attention mask are: told by four samples.
+
+    The last two are explained as a part, with their own rows of the input and with all of them. What gives the outputs
+    that they have among the four is right.
+
+    Raises:
+        InputError: if neither does.
+    """
+    other = (leaves[i] != leaves[i][:1]).flatten(1).any(1).nonzero() if leaves[i].ndim > 1 else leaves[i].nonzero()
+    last = int(other[0]) if len(other) else len(leaves[i]) - 1
+    four = [x[[0, 0, last, last]] if own else x for x, own in zip(leaves, split, strict=True)]
+    part = [x[2:] if own else x for x, own in zip(four, split, strict=True)]
+    whole = _outputs(graph, four)
+    if whole is not None and _alike(_outputs(graph, part), [x[2:] if x.ndim else x for x in whole]):
+        return True
+    if whole is not None and _alike(_outputs(graph, [*part[:i], four[i], *part[i + 1 :]]), [x[2:] for x in whole]):
+        return False
+    raise InputError(
+        f"input {graph.input_names[i]!r} of shape {tuple(leaves[i].shape)} has as many rows as there are samples, but "
+        "the model does not ask for that: whether they are samples, to be split for micro_batch=, cannot be told. Give "
+        "another number of samples, or explain the parts one by one."
+    )
+
+
+def _outputs(graph: Graph, leaves: list[Any]) -> list[Tensor] | None:
+    """The outputs for these inputs; None if they do not fit together."""
+    try:
+        with torch.no_grad():
+            return [x for x in graph.run(leaves) if isinstance(x, Tensor)]
+    except Exception:  # whatever an operation says of sizes that do not fit
+        return None
+
+
+def _alike(found: list[Tensor] | None, expected: list[Tensor]) -> bool:
+    if found is None or [x.shape for x in found] != [x.shape for x in expected]:
+        return False
+    return all(torch.allclose(x.double(), y.double(), 1e-3, 1e-5) for x, y in zip(found, expected, strict=True))
+
+
+def _has_samples(graph: Graph, i: int, leaf: Any, size: Any, samples: int) -> bool | None:
+    """Whether an input has the samples in its first dimension; None if its sizes do not tell."""
     node = graph.inputs[i]
     if node is None or not leaf.ndim:
         return False
@@ -115,13 +159,7 @@ def _has_samples(graph: Graph, i: int, leaf: Any, size: Any, samples: int) -> bo
         return bool(inside)
     if isinstance(size, int) or not node.users:
         return True
-    if isinstance(captured[0], int):
-        return False
-    raise InputError(
-        f"input {graph.input_names[i]!r} of shape {tuple(leaf.shape)} has as many rows as there are samples, but the "
-        "model does not ask for that: whether they are samples, to be split for micro_batch=, cannot be told. Give "
-        "another number of samples, or explain the parts one by one."
-    )
+    return False if isinstance(captured[0], int) else None
 
 
 def _check(graph: Graph, leaves: list[Any], part: slice) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch.fx import Node
 
 from ..composites import Composite
-from ..graph.graph import Graph, describe, module_path, operation, source_line
+from ..graph.graph import Graph, describe, module_path, operation, shape_of, source_line
 from ..rules.base import Rule, Step
 from ..select import Scope
 from .lookups import explained
@@ -50,11 +50,23 @@ class Plan:
         named = zip(self.graph.inputs, self.graph.input_names, strict=True)
         return {name for n, name in named if n is not None and any("conv1d" in str(user.target) for user in n.users)}
 
+    @property
+    def table_rows(self) -> dict[str, int]:
+        """Input that looks something up -> the length of the longest table it does so in."""
+        found: dict[str, int] = {}
+        for source, positions in self.sources.items():
+            shapes = (shape_of(n) for n in source.all_input_nodes if n in self.graph.constants)
+            tables = [shape[0] for shape in shapes if shape]
+            for i in positions if tables else ():
+                name = self.input_names[i]
+                found[name] = max(found.get(name, 0), int(max(tables)))
+        return found
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
         return self
 
     def __reduce__(self) -> Any:
-        return PrintedPlan, (str(self), self.input_names, self.convolved)
+        return PrintedPlan, (str(self), self.input_names, self.convolved, self.table_rows)
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("node", "operation", "module", "rule", "chosen by", "source")]
@@ -86,6 +98,7 @@ class PrintedPlan:
     text: str
     input_names: list[str]
     convolved: set[str]
+    table_rows: dict[str, int]
 
     def __str__(self) -> str:
         return self.text
