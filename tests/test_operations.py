@@ -306,3 +306,20 @@ def test_noise_of_a_variational_autoencoder_is_a_constant() -> None:
     explanation = relprop.LRP(Of(lambda x: x + 0 * torch.randn_like(x))).explain(x, lambda y: y.sum(1))
     assert_balanced(explanation)
     assert_same(explanation.relevance, x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.stack([r[0].cumprod(0) for r in x]),
+        lambda x: x.narrow(1, 0, 0).flatten(1).sum(1) + x.flatten(1).sum(1),
+        lambda x: torch.cat([x.narrow(0, 0, 0), x]).flatten(1).sum(1),
+        lambda x: torch.cat([x[:, :0], torch.zeros(2, 0).double(), x], 1).sum(1),
+        lambda x: sum(p.sum(1) for p in x.split([2, 0, 2], 1)),
+    ],
+    ids=["cumprod of a number", "narrow", "no samples", "cat", "split"],
+)
+def test_nothing_and_single_numbers(function: Callable[[Tensor], Tensor]) -> None:
+    """All are sums or single values: gradient x input."""
+    x = torch.randn(2, 4, dtype=torch.float64)
+    assert_same(explained(Of(function), x)[0], gradient_times_input(Of(function), x)[0])

@@ -63,6 +63,8 @@ class Samples:
         """
         amount = amount.detach().double() if amount.device.type != "mps" else amount.detach()
         b = self.batch
+        if not amount.numel():
+            return amount.new_zeros(b)
         if amount.ndim == 0 or node in self.shared:
             return amount.sum().reshape(1).expand(b) / b
         dim, inner = self.axes.get(node, (0, 1))
@@ -274,6 +276,8 @@ def _regular(dim: int, sample: Tensor, batch: int) -> tuple[int, Any]:
 def _through_view(before: tuple[int, ...], dim: int, inner: int, after: tuple[int, ...], batch: int) -> Any:
     """Views keep the order of elements, and with it how many of them belong to one step of the sample index."""
     elements = inner * _product(before[dim + 1 :])
+    if not elements:
+        return None  # there is nothing in it
     behind = 1
     for d in reversed(range(len(after))):
         if elements % behind == 0 and (behind * after[d]) % (elements * batch) == 0:

@@ -51,6 +51,8 @@ class Cumulative(Uniform):
 
     def backward(self, call: Call, message: Message) -> Messages:
         c, dim = coefficient(call, message), call.argument("dim")
+        if not c.ndim:  # a single number
+            return [Message(c)]
         factors = torch.arange(1, c.shape[dim] + 1, dtype=c.dtype, device=c.device)
         return super().backward(call, Message(c / _along(factors, dim, c.ndim)))
 
