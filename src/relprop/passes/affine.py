@@ -7,6 +7,7 @@ must not depend on how the layer is written.
 - layer -> shift, or scale and shift: folded, also where dimensions were moved in between.
 - layer -> scale alone: only its sign is folded. Its size changes no share, and a tiny one would drown in stabilisers.
 - else, scale and shift: a batch norm that follows no layer.
+- shift -> layers: folded, as the mean that an image is normalised by.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def join_affine(graph: Graph) -> None:
     """Fold scales and shifts by constants into layers; name those that are batch norms of their own."""
     find_constants(graph)
     for chain in [chain for chain in _chains(graph) if not _folded_into_layer(graph, chain)]:
-        if _is_batch_norm(graph, chain):
+        if _is_batch_norm(graph, chain) or _is_centring(graph, chain):
             _name_batch_norm(graph, chain)
     remove_dead_code(graph)
 
@@ -60,8 +61,9 @@ def join_affine(graph: Graph) -> None:
 
 def _chains(graph: Graph) -> list[Chain]:
     found: dict[Node, Chain] = {}  # by the last operation
+    fixed = _fixed(graph)
     for node in graph.nodes:
-        step = _step(graph, node)
+        step = _step(graph, node, fixed)
         if step is None:
             continue
         x, dim = step
@@ -73,7 +75,16 @@ def _chains(graph: Graph) -> list[Chain]:
     return list(found.values())
 
 
-def _step(graph: Graph, node: Node) -> tuple[Node, int | None] | None:
+def _fixed(graph: Graph) -> set[Node]:
+    """What is computed from parameters alone, and not from the sizes of inputs: the number of samples is no channel."""
+    found = set(graph.parameters)
+    for node in graph.nodes:
+        if calls(node) and all(n in found for n in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _step(graph: Graph, node: Node, fixed: set[Node]) -> tuple[Node, int | None] | None:
     """What a node scales or shifts by a constant, and along which dimension; None if it does something else."""
     if not calls(node) or node in graph.constants or node.target not in SCALES | SHIFTS:
         return None
@@ -89,6 +100,8 @@ def _step(graph: Graph, node: Node) -> tuple[Node, int | None] | None:
     constant = _constant(node, x)
     if not isinstance(constant, Node):
         return x, None
+    if constant not in fixed:
+        return None
     shape = constant.meta["val"].shape
     wide = [d - len(shape) for d, n in enumerate(shape) if n != 1]
     if not wide:
@@ -98,18 +111,36 @@ def _step(graph: Graph, node: Node) -> tuple[Node, int | None] | None:
 
 
 def _constant(node: Node, x: Node) -> Any:
-    """The other operand."""
-    return next((c for c in node.args[:2] if c is not x), None)
+    """The other operand, before it was repeated for every place."""
+    constant: Any = next((c for c in node.args[:2] if c is not x), None)
+    while isinstance(constant, Node) and constant.target is aten.expand.default:
+        constant = constant.args[0]
+    return constant
 
 
 def _is_batch_norm(graph: Graph, chain: Chain) -> bool:
     """Whether every channel is scaled and shifted, and not as the end of a normalisation by statistics of the input."""
-    targets = {n.target for n in chain.nodes}
-    if chain.dim in (None, 0) or not targets & SHIFTS or not any(_scales_channels(graph, n) for n in chain.nodes):
+    if chain.dim in (None, 0) or not any(_scales_channels(graph, n) for n in chain.nodes):
         return False
+    return _shifts(chain) and not _ends_a_normalisation(graph, chain)
+
+
+def _is_centring(graph: Graph, chain: Chain) -> bool:
+    """Whether values are shifted for the layers behind, as images are that a model normalises."""
+    last, value = chain.nodes[-1], chain.x.meta["val"]
+    if chain.dim not in (None, 1) or value.ndim < 2 or not isinstance(value.shape[1], int) or last in graph.outputs:
+        return False
+    return folds_into_users(last) and _shifts(chain) and not _ends_a_normalisation(graph, chain)
+
+
+def _shifts(chain: Chain) -> bool:
+    return any(n.target in SHIFTS for n in chain.nodes)
+
+
+def _ends_a_normalisation(graph: Graph, chain: Chain) -> bool:
     operands = {a for a in chain.x.args[:2] if isinstance(a, Node)} - graph.constants
     is_product = chain.x.target in SCALES and len(operands) == 2
-    return chain.x.target not in NORMS and not is_product
+    return chain.x.target in NORMS or is_product
 
 
 def _scales_channels(graph: Graph, node: Node) -> bool:
@@ -260,17 +291,16 @@ def _channels(graph: Graph, value: Any, like: Node, dim: int) -> Any:
 
 def _name_batch_norm(graph: Graph, chain: Chain) -> None:
     """One operation for a chain: the batch norm that it is, whose channels are in dimension 1."""
-    x, last, ndim = chain.x, chain.nodes[-1], chain.x.meta["val"].ndim
-    assert chain.dim is not None
-    order = [0, chain.dim, *(d for d in range(1, ndim) if d != chain.dim)]
+    x, last, ndim, dim = chain.x, chain.nodes[-1], chain.x.meta["val"].ndim, chain.dim or 1
+    order = [0, dim, *(d for d in range(1, ndim) if d != dim)]
     users = list(last.users)
     moves = users if last not in graph.outputs and all(is_move(u) and order_of(u) == order for u in users) else []
     with graph.fx.inserting_before(last):
-        scale, shift = _scale_and_shift(graph, chain, x.meta["val"].shape[chain.dim])
-        shift = _vector(graph, shift, scale.meta["val"].shape[0], scale)
-        x = x if chain.dim == 1 else moved(graph, x, order, last.meta)
+        size = x.meta["val"].shape[dim]
+        scale, shift = (_vector(graph, v, size, x) for v in _scale_and_shift(graph, chain, size))
+        x = x if dim == 1 else moved(graph, x, order, last.meta)
         new = insert(graph, affine, (x, scale, shift), last.meta, x)
-        if chain.dim == 1 or moves:
+        if dim == 1 or moves:
             for node in moves or [last]:
                 graph.replace(node, new)
         else:

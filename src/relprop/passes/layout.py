@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..graph.facts import facts
 from ..graph.graph import Graph, calls
 
 aten = torch.ops.aten
@@ -30,7 +31,8 @@ def order_of(move: Node) -> list[int]:
 
 
 def only_used_by(graph: Graph, x: Node, node: Node) -> bool:
-    return set(x.users) == {node} and x not in graph.outputs
+    """Whether nothing else takes values of ``x``; its sizes may be asked for."""
+    return {u for u in x.users if not facts(u).shape_only} == {node} and x not in graph.outputs
 
 
 def unmoved(graph: Graph, node: Node) -> tuple[Node, list[Node]]:
