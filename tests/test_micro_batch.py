@@ -242,3 +242,58 @@ def test_progress(
     call: Callable[..., Tensor] = convolutional.attribute
     assert torch.equal(call(images(5), micro_batch=size), call(images(5), micro_batch=size, progress=False))
     assert Bar.shown == shown
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Explanations
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("target", ["predicted", "a class for each", "several", "function"])
+def test_explanations_in_parts(convolutional: relprop.LRP, target: str, size: int) -> None:
+    """All that an explanation holds is what it is for all samples at once."""
+    x, given = images(5), TARGETS[target]
+    whole = convolutional.explain(x, given, record=["conv*"])
+    parts = convolutional.explain(x, given, record=["conv*"], micro_batch=size, progress=False)
+    for name in ("relevance", "output", "value"):
+        assert_same(getattr(parts, name), getattr(whole, name), 1e-12)
+    assert list(parts.relevances) == list(whole.relevances)
+    for name, relevance in whole.relevances.items():
+        assert_same(parts.relevances[name], relevance, 1e-12)
+    books = [e.ledger if isinstance(e.ledger, list) else [e.ledger] for e in (parts, whole)]
+    for found, expected in zip(*books, strict=True):
+        assert_same(found.seed, expected.seed, 1e-12)
+        assert found.sinks.keys() == expected.sinks.keys()
+        for key, amount in expected.sinks.items():
+            assert torch.allclose(found.sinks[key], amount, rtol=1e-10, atol=1e-12)
+        assert float(found.residual.abs().max()) < 1e-12
+    if isinstance(whole.target, Tensor):
+        assert torch.equal(parts.target, whole.target)
+    elif callable(whole.target):
+        assert parts.target is whole.target
+
+
+def test_what_all_samples_share_is_summed_in_an_explanation() -> None:
+    class Prompts(nn.Module):
+        def forward(self, prompts: Tensor, x: Tensor) -> Tensor:
+            return x @ prompts.T
+
+    inputs = torch.randn(3, 4).double(), torch.randn(6, 4).double()
+    lrp = relprop.LRP(Prompts(), "lrp0")
+    whole, parts = lrp.explain(inputs, 1), lrp.explain(inputs, 1, micro_batch=4, progress=False)
+    for a, b in zip(parts.relevance, whole.relevance, strict=True):
+        assert_same(a, b, 1e-12)
+    assert parts.ledger.shared == {"prompts"}
+    assert abs(float(parts.ledger.residual.sum())) < 1e-12
+
+
+def test_an_output_for_all_samples_cannot_be_joined() -> None:
+    class Loss(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": 2 * x, "loss": x.square().mean()}
+
+    lrp, x = relprop.LRP(Loss(), "lrp0"), torch.randn(3, 4).double()
+    assert_same(lrp.attribute(x, 1, micro_batch=2, progress=False), lrp.attribute(x, 1), 1e-12)
+    with pytest.raises(InputError, match=r"output 1 of the model.*cannot be joined"):
+        lrp.explain(x, 1, micro_batch=2, progress=False)

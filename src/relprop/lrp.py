@@ -117,11 +117,13 @@ class LRP:
         mask: Mapping[str, Channels] | None = None,
         at: tuple[str, Channels] | str | None = None,
         checkpoint: bool = False,
+        micro_batch: int | None = None,
+        progress: bool = True,
     ) -> Explanation:
         """Relevance of the inputs, with the ledger and the relevance of hidden tensors.
 
         Args:
-            inputs: as in :meth:`attribute`, but always all at once: hidden tensors need not have samples to split.
+            inputs: as in :meth:`attribute`.
             target: as in :meth:`attribute`.
             wrt: as in :meth:`attribute`.
             seed: as in :meth:`attribute`.
@@ -131,13 +133,18 @@ class LRP:
             at: start at a hidden module instead of the output: its path, or ``(path, channels)``. Relevance starts as
                 the activation of these channels.
             checkpoint: as in :meth:`attribute`.
+            micro_batch: as in :meth:`attribute`. Values, books, outputs and hidden relevance are joined along the
+                samples; what all samples share is summed. A hidden tensor or an output whose samples are not its first
+                dimension cannot be joined, and raises an InputError.
+            progress: as in :meth:`attribute`.
 
         Raises:
             SelectionError: if a pattern or path matches no module.
             InputError, TargetError, CaptureError, UnsupportedOperation: with what came, and what was expected.
         """
         given, question = Given.of(inputs), Question.of(target, wrt, seed, record, mask, at)
-        answers = list(self.session.answers(given, question, How(accounting=True, checkpoint=checkpoint)))
+        how, shown = How(accounting=True, checkpoint=checkpoint), bar("explain") if progress else iter
+        answers = answers_in_parts(self.session, given, question, how, micro_batch, shown)
         return Explanation.of(given, question, answers)
 
     def using(self, composite: Any = "auto", *, bias: str | None = None) -> LRP:

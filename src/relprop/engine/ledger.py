@@ -6,7 +6,9 @@ computed on its own, so that the residual tells whether the books balance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +49,23 @@ class Ledger:
     shared: set[str] = field(default_factory=set)
     start: str = ""
     """What relevance started at, where it is not the output itself."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ledger]) -> Ledger:
+        """The books of all samples, from those of some at a time. A sink that a part has not absorbed nothing there."""
+
+        def along(books: Sequence[dict[Any, Tensor]]) -> dict[Any, Tensor]:
+            names = dict.fromkeys(name for book in books for name in book)
+            pairs = list(zip(books, parts, strict=True))
+            return {n: torch.cat([b[n] if n in b else torch.zeros_like(part.seed) for b, part in pairs]) for n in names}
+
+        return cls(
+            seed=torch.cat([part.seed for part in parts]),
+            inputs=along([part.inputs for part in parts]),
+            sinks=along([part.sinks for part in parts]),
+            shared=set().union(*(part.shared for part in parts)),
+            start=parts[0].start,
+        )
 
     @property
     def received(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..graph.graph import Graph, is_float, shape_of
 from ..progress import Progress
 from ..targets import main_output, name_of
 from .given import Given
+from .join import Joining
 from .question import Answer, How, Question
 from .seeds import refuse_list
 from .session import Session
@@ -42,8 +43,8 @@ def answers_in_parts(
         return list(session.answers(given, question, how))
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"micro_batch must be a whole number of samples, at least 1, got {size!r}")
-    leaves = list(given.leaves)
-    samples, split = _split(session.graph(given, settled=False), leaves)
+    leaves, graph = list(given.leaves), session.graph(given, settled=False)
+    samples, split = _split(graph, leaves)
     if question.listed:
         refuse_list(question.targets, samples)
         question = replace(question, listed=False)
@@ -62,21 +63,11 @@ def answers_in_parts(
         except RelpropError as error:
             error.add_note(f"This is about samples {part.start} to {part.stop - 1} of {samples}: micro_batch={size}.")
             raise
-    return [_joined(parts, split) for parts in zip(*found, strict=True)]
-
-
-def _joined(parts: Sequence[Answer], split: list[bool]) -> Answer:
-    """One answer for all samples."""
-    relevances = [_joined_relevance([part.relevances[i] for part in parts], own) for i, own in enumerate(split)]
-    return replace(parts[0], relevances=relevances, value=torch.cat([part.value for part in parts]))
-
-
-def _joined_relevance(parts: list[Tensor | None], own: bool) -> Tensor | None:
-    """Relevance of an input: of all its samples, or what it has in all parts if they share it."""
-    tensors = [x for x in parts if x is not None]
-    if not tensors:
-        return None
-    return torch.cat(tensors) if own else sum(tensors[1:], tensors[0])
+    joining = Joining(graph, split, [part.stop - part.start for part in rows], _samples(graph, leaves)[0])
+    return [
+        joining.answer(parts, target, question.record)
+        for parts, target in zip(zip(*found, strict=True), question.targets, strict=True)
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
