@@ -12,7 +12,7 @@ from ..composites import Composite, default
 from ..errors import CaptureError, RuleError, UnsupportedOperation
 from ..graph.facts import TABLE
 from ..graph.graph import Graph, module_path, operation, place, source_line
-from ..rules.base import Rule, Step
+from ..rules.base import Rule, Step, Stop
 from ..rules.layers import LAYER_KINDS, called
 from ..rules.linear import LRP0
 from ..rules.neurons import LinearRule
@@ -112,7 +112,10 @@ def make_plan(
         )
         if (complaint := rule.supports(step)) is not None:
             raise RuleError(f"rule {rule} does not suit {place(node)}: {complaint}.")
-        found.append(replace(step, active=tuple(n for n in candidates if rule.carries(step, n))))
+        active_here = tuple(n for n in candidates if rule.carries(step, n))
+        if not active_here:  # nothing is handed on (an image sampled at places): it is booked
+            step = replace(step, rule=Stop())
+        found.append(replace(step, active=active_here))
         reached |= set(found[-1].active)
     gaps.reverse()
     if strict:

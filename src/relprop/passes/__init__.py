@@ -12,6 +12,7 @@ from .decompose import decompose
 from .instance_norm import name_instance_norm
 from .padding import join_even_padding, join_padding
 from .precision import keep_double
+from .split import split_layers
 from .training import find_random, refuse_training_mode
 
 
@@ -22,6 +23,7 @@ def canonize(graph: Graph) -> Graph:
     keep_double(graph)
     decompose(graph)
     name_instance_norm(graph)
+    split_layers(graph)
     name_activations(graph)
     join_even_padding(graph)
     fold_batch_norm(graph)

@@ -18,7 +18,7 @@ from ..graph.facts import KEEPS, TABLE
 from ..graph.ops import CONVOLUTIONS, TRANSPOSED
 from .base import Call, Messages, Step, nodes_in
 from .gradient import Gradient, coefficient
-from .message import Message, finite
+from .message import RELEVANCE, Form, Message, finite
 from .table import register
 
 aten = torch.ops.aten
@@ -114,7 +114,7 @@ class Signal(Uniform):
 
 @dataclass(frozen=True)
 class Quotient(Uniform):
-    """x / y: the divisor is a scale, held constant; all relevance goes to the dividend."""
+    """x / y: the divisor is a scale, held constant; all relevance goes to the dividend. If that is a constant, to y."""
 
     def __str__(self) -> str:
         return "Quotient()"
@@ -123,10 +123,30 @@ class Quotient(Uniform):
         return None if step.kind == "quotient" else "it is meant for divisions"
 
     def carries(self, step: Step, node: Node) -> bool:
-        return node is argument(step.node, 0)
+        dividend, divisor = argument(step.node, 0), argument(step.node, 1)
+        return node is (dividend if dividend in step.active else divisor)
 
     def factor(self, step: Step, node: Node) -> float:
         return 1.0
+
+    def form(self, step: Step) -> Form:
+        return super().form(step) if _has_dividend(step) else RELEVANCE
+
+    def saves(self, step: Step) -> set[Node]:
+        return super().saves(step) if _has_dividend(step) else {step.node} if step.form.c else set()
+
+    def forward(self, call: Call) -> Any:
+        return super().forward(call) if _has_dividend(call.step) else call.run()
+
+    def backward(self, call: Call, message: Message) -> Messages:
+        if _has_dividend(call.step):
+            return super().backward(call, message)
+        relevance = message.relevance(call.output if message.c is not None else None)  # as through 1 / y
+        return [Message(r=relevance.sum_to_size(call.shape(node))) for node in call.active]
+
+
+def _has_dividend(step: Step) -> bool:
+    return argument(step.node, 0) in step.active
 
 
 UNIFORM = Uniform()
