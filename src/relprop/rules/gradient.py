@@ -206,7 +206,7 @@ def coefficient(call: Call, message: Message, index: int = 0) -> Tensor:
     a = call.context.accumulate(output[index] if several else output)
     c = divide(message.r, a)
     if not several:
-        call.book("conversion", lambda: message.r - a * c)  # type: ignore[operator]
+        call.book("conversion", lambda: message.r - product(a, c))  # type: ignore[operator]
     return c if message.c is None else c + message.c
 
 

@@ -29,6 +29,7 @@ from .message import (
     at_least,
     damped,
     plus,
+    product,
     quotient,
     relative_scale,
     sign,
@@ -140,7 +141,7 @@ class Epsilon(LinearRule):
                 s = damped(n.message.c, z, epsilon, n.call.step.output_is_relu)
             else:
                 s = quotient(n.relevance, stabilise(z, epsilon))
-            n.absorb("stabiliser", lambda: s * sign(z) * epsilon)
+            n.absorb("stabiliser", lambda: product(sign(z), s) * epsilon)
         n.absorb_bias(s, n.b)
         return Message(c=n.transpose(s, n.w))
 

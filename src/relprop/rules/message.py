@@ -16,7 +16,7 @@ from torch import Tensor
 
 def stabiliser(dtype: torch.dtype) -> float:
     """Keeps the conversion of relevance into a coefficient finite; what it absorbs is in the ledger."""
-    return 1e-15 if dtype == torch.float64 else 1e-9
+    return 1e-15 if dtype in (torch.float64, torch.complex128) else 1e-9
 
 
 class Form(NamedTuple):
@@ -71,9 +71,12 @@ class Message(NamedTuple):
         return share if self.r is None else share + self.r
 
 
-def product(a: Tensor, c: Tensor) -> Tensor:
+def product(a: Any, c: Tensor) -> Tensor:
     """``a * c``; of complex numbers the real part of conj(a) c, to which real and imaginary parts have their shares."""
-    return (a.conj() * c).real if c.is_complex() else a * c
+    if not c.is_complex() and not (isinstance(a, Tensor) and a.is_complex()):
+        share: Tensor = a * c
+        return share
+    return ((a.conj() if isinstance(a, Tensor) else a.conjugate()) * c).real
 
 
 def is_finite(value: Any) -> bool:
@@ -90,14 +93,16 @@ NO_MESSAGE = Message()
 
 
 def stabilise(z: Tensor, epsilon: float | Tensor) -> Tensor:
-    """``z + epsilon * sign(z)`` with sign(0) = +1."""
+    """``z + epsilon * sign(z)`` with sign(0) = +1; of complex numbers its conjugate: Re(conj(z) R / conj(z)) is R."""
+    if z.is_complex():
+        return sign(z).conj() * (z.abs() + epsilon)
     return z + sign(z) * epsilon if torch.is_grad_enabled() else sign(z).mul_(epsilon).add_(z)
 
 
 def damped(c: Tensor, z: Tensor, epsilon: float | Tensor, nonnegative: bool = False) -> Tensor:
     """``R / (z + epsilon * sign(z))`` for R = c z, which is c |z| / (|z| + ε): no blow-up, no division by zero."""
     size = z if nonnegative else z.abs()
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or z.is_complex():
         return c * (size / (size + epsilon))
     if isinstance(epsilon, Tensor) or size is z:
         share = size + epsilon
@@ -113,7 +118,9 @@ def divide(relevance: Tensor, a: Tensor) -> Tensor:
 
 
 def sign(z: Tensor) -> Tensor:
-    """+1 or -1; the sign of zero is +1, so that a denominator never stays zero."""
+    """+1 or -1, or z / |z|; the sign of zero is +1, so that a denominator never stays zero."""
+    if z.is_complex():
+        return torch.where(z == 0, 1, torch.sgn(z))
     # torch.where takes twenty times as long: no processor foresees a sign
     return torch.sign(z).add_(0.5).sign_()
 

@@ -14,7 +14,7 @@ from torch.fx import Node
 from ..errors import RuleError
 from .base import Call, Messages, Rule, Step
 from .layers import Layer, layer_in
-from .message import COEFFICIENT, RELEVANCE, Form, Message
+from .message import COEFFICIENT, RELEVANCE, Form, Message, product
 
 
 def positive(x: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class Neurons:
         return self.layer.forward(a, w)
 
     def transpose(self, s: Tensor, w: Tensor) -> Tensor:
-        return self.layer.transpose(s, w, self.call.shape(self.layer.x))
+        return self.layer.transpose(s, w.conj() if w.is_complex() else w, self.call.shape(self.layer.x))
 
     def weight(self, key: Any, modify: Callable[[Tensor], Tensor]) -> Weight:
         """A modified weight ρ(w), made when it is first needed and kept until the parameters change."""
@@ -116,7 +116,7 @@ class Neurons:
 
     def absorb_bias(self, s: Tensor, b: Tensor | None) -> None:
         if b is not None:
-            self.absorb("bias", lambda: s * b)
+            self.absorb("bias", lambda: product(b, s))
 
     def redistributed(self) -> Tensor | None:
         """An equal part of what was absorbed for each input that is connected: (b_k + ε sign z_k) / N_k s_k."""

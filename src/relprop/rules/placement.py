@@ -42,7 +42,7 @@ class Placement(Rule):
 
     def backward(self, call: Call, message: Message) -> Messages:
         values = _values(call.step)
-        places = _places(call, values)
+        places = _places(call, values, next(m.device for m in message if m is not None))
         c, r = ({} if m is None else _gather(call, m, places, values) for m in message)
         sent = {n: Message(c.get(n), r.get(n)) for n in values}
         for node in values:
@@ -59,15 +59,15 @@ def _values(step: Step) -> list[Node]:
     return [n for n in step.node.all_input_nodes if holds_numbers(n)]
 
 
-def _places(call: Call, values: Sequence[Node]) -> Tensor:
+def _places(call: Call, values: Sequence[Node], device: torch.device) -> Tensor:
     """The number of the value in every place of the result; zero where there is a fixed number."""
     numbered: dict[Node, Tensor] = {}
     first = 1
     for node in values:
-        shape, value = call.shape(node), call.output
-        numbers = torch.arange(first, first + shape.numel(), device=value.device)
+        shape = call.shape(node)
+        numbers = torch.arange(first, first + shape.numel(), device=device)
         # double precision is exact up to 10^15, which not every accelerator has
-        numbered[node] = numbers.to(torch.float32 if value.device.type == "mps" else torch.float64).reshape(shape)
+        numbered[node] = numbers.to(torch.float32 if device.type == "mps" else torch.float64).reshape(shape)
         first += shape.numel()
     places: Tensor = call.run(numbered)
     opposite = call.run({n: -v for n, v in numbered.items()})

@@ -51,6 +51,8 @@ class Sum(Rule):
             share = c if k == 1 else c * k
             if term in step.active:
                 part = _sum_to(share, call.shape(term))
+                if part.is_complex() and not _is_complex(term):
+                    part = part.real
                 sent[term] = sent[term] + part if term in sent else part
             elif step.accounting:
                 kind = "bias" if _is_bias(step, term) else call.context.reason_for(term)
@@ -81,6 +83,11 @@ def terms(node: Node) -> list[tuple[Any, int, Any]]:
     if node.target in (aten.rsub.Scalar, aten.rsub.Tensor):
         return [(x, -1, alpha), (y, 1, 1)]
     return [(x, 1, 1), (y, -1 if node.target in (aten.sub.Tensor, aten.sub.Scalar) else 1, alpha)]
+
+
+def _is_complex(term: Node) -> bool:
+    value: Tensor = term.meta["val"]
+    return value.is_complex()
 
 
 def _sum_to(r: Tensor, shape: torch.Size) -> Tensor:
