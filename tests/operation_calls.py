@@ -168,6 +168,7 @@ call(aten.cumprod.default, self=x(2, 3), dim=1, dtype=torch.float64)
 call(aten.cdist.default, x1=x(2, 3), x2=x(4, 3), p=3.0, compute_mode=2)
 call(aten.pdist.default, self=x(4, 3), p=3.0)
 call(ops.distance, x=x(2, 3), p=3.0, keepdim=True)
+call(ops.statistic, x=x(2, 3), operation=aten.std.correction, rest=[[1]], options={"correction": 0})
 
 # -- layers -----------------------------------------------------------------------------------------------------------
 

@@ -122,6 +122,11 @@ def distance(x: Tensor, p: float, keepdim: bool) -> Tensor:
     return torch.linalg.vector_norm(x, p, -1, keepdim)
 
 
+def statistic(x: Tensor, operation: Any, rest: list[Any], options: dict[str, Any]) -> Tensor:
+    """A norm, a deviation or a variance that is not only a scale."""
+    return operation(x, *rest, **options)
+
+
 def bag_of(ids: Tensor, offsets: Tensor, last: bool, padding: int | None) -> Tensor:
     """The number of the bag that each token is in; for padding, which is in none, the number of bags."""
     places = torch.arange(len(ids), dtype=offsets.dtype, device=ids.device)

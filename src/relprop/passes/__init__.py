@@ -13,6 +13,7 @@ from .instance_norm import name_instance_norm
 from .padding import join_even_padding, join_padding
 from .precision import keep_double
 from .split import split_layers
+from .statistics import explain_statistics
 from .training import find_random, refuse_training_mode
 
 
@@ -24,6 +25,7 @@ def canonize(graph: Graph) -> Graph:
     decompose(graph)
     name_instance_norm(graph)
     split_layers(graph)
+    explain_statistics(graph)
     name_activations(graph)
     join_even_padding(graph)
     fold_batch_norm(graph)

@@ -1,7 +1,7 @@
 """Propagation rules, one file per family of operations."""
 
 from ..graph.facts import TABLE
-from . import packing, placement, stopped, structural  # noqa: F401  (their operations)
+from . import packing, placement, statistics, stopped, structural  # noqa: F401  (their operations)
 from .base import Pass, Rule, Stop
 from .bounds import Flat, WSquare, ZBox
 from .distances import Distance
