@@ -26,6 +26,7 @@ WITHOUT = {
     ops.as_real,  # as view_as_real
     ops.shift_map,  # a bias, whatever the image: it takes an operation
     ops.written_activation,  # it takes a formula
+    ops.written_softmax,  # it takes one, too
     aten.cudnn_batch_norm.default,  # needs a GPU
     *(aten.sym_size.int, aten.sym_stride.int, aten.sym_numel.default, aten.sym_storage_offset.default),
 }

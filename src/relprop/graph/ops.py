@@ -110,6 +110,11 @@ def written_activation(x: Tensor, formula: Formula) -> Tensor:
     return formula(x)
 
 
+def written_softmax(x: Tensor, formula: Formula) -> Tensor:
+    """A normalised exponential that the model has no name for."""
+    return formula(x)
+
+
 def padded_convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, op: Any, options: list[Any], sides: list[int]
 ) -> Tensor:

@@ -12,6 +12,7 @@ from .decompose import decompose
 from .instance_norm import name_instance_norm
 from .padding import join_even_padding, join_padding
 from .precision import keep_double
+from .softmax import name_softmax
 from .split import split_layers
 from .statistics import explain_statistics
 from .training import find_random, refuse_training_mode
@@ -26,6 +27,7 @@ def canonize(graph: Graph) -> Graph:
     name_instance_norm(graph)
     split_layers(graph)
     explain_statistics(graph)
+    name_softmax(graph)
     name_activations(graph)
     join_even_padding(graph)
     fold_batch_norm(graph)

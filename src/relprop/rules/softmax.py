@@ -16,6 +16,7 @@ from torch.fx import Node
 
 from ..graph.arguments import argument
 from ..graph.facts import KEEPS, NONNEGATIVE
+from ..graph.ops import written_softmax
 from .base import Step
 from .gradient import Gradient
 from .message import NOTHING, Form
@@ -94,7 +95,7 @@ def _inputs(node: Node) -> tuple[Any, ...]:
 
 register("attention", AttnLRP(), *FUSED, random=("dropout_p",), fresh=True)
 register("softmax", Softmax(), *SOFTMAX, fresh=True, sign=NONNEGATIVE)
-register("softmax", Softmax(), aten.log_softmax.int, fresh=True)
+register("softmax", Softmax(), aten.log_softmax.int, written_softmax, fresh=True)
 register("logsumexp", Gradient(), aten.logsumexp.default, aten.logcumsumexp.default, fresh=True)
 register(
     "logsumexp", Gradient(), aten.logaddexp.default, aten.logaddexp2.default, fresh=True, pointwise=True, sign=KEEPS
