@@ -649,6 +649,65 @@ def test_relevance_that_is_not_finite() -> None:
         relprop.LRP(Root(), "gradient").attribute(torch.tensor([[0.0, 1.0]]))
 
 
+def against_its_bias(layer: nn.Module, weight: float, bias: float) -> nn.Module:
+    """f(1) = weight + bias, by one layer, in front of another that changes nothing."""
+    net = nn.Sequential(layer, nn.Linear(1, 1, bias=False)).double()
+    with torch.no_grad():
+        layer.weight.fill_(weight)
+        layer.bias.fill_(bias)
+        net[1].weight.fill_(1)
+    return net
+
+
+@pytest.mark.parametrize("method", ["attribute", "explain"])
+def test_inputs_that_receive_more_than_is_explained(method: str) -> None:
+    """f(1) = 14 - 13 = 1, of which LRP-0 gives 14 to the input and -13 to the bias. It is told once for each plan."""
+    lrp = relprop.LRP(against_its_bias(nn.Linear(1, 1), 14.0, -13.0), "lrp0")
+    x = torch.ones(2, 1, dtype=torch.float64)
+    with pytest.warns(relprop.RelevanceWarning, match=r"receive 1400 %.* at 0 .*LRP0\(\) hands on \+1300 %.*larger ε"):
+        getattr(lrp, method)(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        getattr(lrp, method)(x)
+
+
+def test_an_lstm_that_gives_inputs_more_than_is_explained() -> None:
+    """One step: a_g = 14 x - 13 = 1, and all relevance of the output goes to a_g, 14 parts to x and -13 to the bias.
+
+    What ε = 0.001 leaves of it, z / (z + ε) each: 1 / 1.001 at a_g = 1, 0.9974 at c = sigmoid(0) tanh(1) = 0.3808, and
+    0.9945 in the head, at h = sigmoid(0) tanh(c) = 0.1817. Together 14 * 0.9909 = 13.87.
+    """
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(1, 1, batch_first=True), nn.Linear(1, 1, bias=False)
+            for parameter in self.parameters():
+                nn.init.zeros_(parameter)
+            self.lstm.weight_ih_l0.data[2], self.lstm.bias_ih_l0.data[2], self.head.weight.data[:] = 14.0, -13.0, 1.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.lstm(x)[0][:, -1])
+
+    lrp = relprop.LRP(Reader().double())
+    with pytest.warns(relprop.RelevanceWarning, match=r"receive 1387 %.* at lstm .*Recurrent\(epsilon=0.001"):
+        lrp.attribute(torch.ones(1, 1, 1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        against_its_bias(nn.Linear(1, 1), 2.5, -1.5),
+        against_its_bias(nn.Linear(1, 1), 14.0, -13.0)[0],  # its own terms cancel: that is the output as it is
+    ],
+    ids=["two and a half times", "the last layer"],
+)
+def test_inputs_that_receive_more_within_reason(net: nn.Module) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        relprop.LRP(net, "lrp0").attribute(torch.ones(1, 1, dtype=torch.float64))
+
+
 def test_relevance_that_stays_in_proportion_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
