@@ -30,6 +30,17 @@ settings.register_profile("relprop", deadline=None, derandomize=True)
 settings.load_profile("relprop")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--without-fused", action="store_true", help="run the formulas themselves, not fused.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--without-fused"):
+        from relprop.rules.base import TWINS
+
+        TWINS.clear()
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

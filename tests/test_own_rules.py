@@ -113,7 +113,7 @@ def test_a_rule_that_promises_nothing_is_right_with_weights_that_change() -> Non
     class Positive(LinearRule):
         def propagate(self, n: Neurons) -> Message:
             w = n.weight("mine", lambda w: w.clamp(min=0))
-            return Message(c=n.transpose(n.relevance / n.forward(n.a, w()), w()))
+            return Message(c=n.transpose(n.relevance / n.forward(n.a, w), w))
 
     layer = nn.Linear(2, 1, bias=False).double()
     lrp = relprop.LRP(layer, Positive())

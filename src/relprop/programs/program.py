@@ -164,7 +164,6 @@ def trace(
 
     weights = [*(p.detach() for p in parameters.values()), *store.values()]
     table: dict[Any, Any] = {**core_aten_decompositions(), **PORTABLE} if portable else {}
-    table |= WRITING
     if LINEAR is not None:
         table[LINEAR] = _linear_here if compiled else _linear
     try:
@@ -217,24 +216,8 @@ def _lift_constants(graph: GraphModule) -> list[Tensor]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _written(operation: Any) -> Callable[..., Tensor]:
-    """An operation that writes into a tensor that it is given."""
-
-    def written(*args: Any, **out: Tensor) -> Tensor:
-        (into,) = out.values()
-        return into.copy_(operation(*args))
-
-    return written
-
-
 def _linear(a: Tensor, w: Tensor, b: Tensor | None, *_: Any) -> Tensor:
     return torch.nn.functional.linear(a, w, b)
-
-
-WRITING: dict[Any, Any] = {
-    aten.div.out: _written(aten.div.Tensor),
-    aten.threshold_backward.grad_input: _written(aten.threshold_backward.default),
-}
 
 
 def _linear_here(a: Tensor, w: Tensor, b: Tensor | None, *_: Any) -> Tensor:

@@ -1,7 +1,7 @@
 """Propagation rules, one file per family of operations."""
 
 from ..graph.facts import TABLE
-from . import packing, placement, statistics, stopped, structural  # noqa: F401  (their operations)
+from . import fused, packing, placement, statistics, stopped, structural  # noqa: F401  (what they register)
 from .base import Pass, Rule, Stop
 from .bounds import Flat, WSquare, ZBox
 from .distances import Distance
@@ -16,6 +16,7 @@ from .powers import Cumulative, Power
 from .products import Quotient, Signal, Uniform
 from .recurrent import Recurrent
 from .softmax import CPLRP, AttnLRP, Softmax
+from .split import Shares, SplitRule
 from .sums import Sum
 from .table import rule_for
 from .views import View
@@ -43,8 +44,10 @@ __all__ = [
     "Quotient",
     "Recurrent",
     "Rule",
+    "Shares",
     "Signal",
     "Softmax",
+    "SplitRule",
     "Stop",
     "Sum",
     "Uniform",

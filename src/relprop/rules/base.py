@@ -70,14 +70,18 @@ class Step:
         return caller(self.node)
 
 
+TWINS: dict[type, Callable[..., Any]] = {}
+"""Class of a rule -> the same formula in the memory of what was computed before."""
+
+
 class Rule:
     """How one operation hands the relevance of its output back. Subclass it, or register a function."""
 
     # Three optimisations that a rule opts into when it is sure of what it promises. A rule that promises nothing is
     # slower, never wrong. Parameters may decide, in a property.
     multiple_of_output = False
-    """What the rule sends is a multiple of R = c z, and what z is where R is zero does not matter to it. If only a ReLU
-    follows, relu(z) may then stand for z, so that nothing holds z, and nothing applies the ReLU's mask."""
+    """All that the rule sends is a multiple of R = c z, element by element: what z is where R is zero does not matter.
+    If only a ReLU follows, relu(z) may stand for z, so that nothing holds z and nothing applies the ReLU's mask."""
     modifies_weights = False
     """The rule takes modified weights from ``n.weight``, which are then kept until the parameters change."""
     sends_new = False
@@ -85,6 +89,10 @@ class Rule:
 
     def __str__(self) -> str:
         return repr(self)
+
+    def in_place(self, call: Call) -> Callable[..., Any] | None:
+        """The twin of this rule in fused.py, which is as good unless somebody differentiates or traces the call."""
+        return None if call.context.differentiable or call.context.is_traced else TWINS.get(type(self))
 
     def supports(self, step: Step) -> str | None:
         """None if the rule is defined for this operation, else the reason why not."""

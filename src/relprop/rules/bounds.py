@@ -14,7 +14,7 @@ from torch.fx import Node
 from ..errors import RelevanceWarning, RuleError
 from ..graph.graph import place
 from .base import Call, Step
-from .message import RELEVANCE, Form, Message, plus, quotient, sign, stabilise, stabiliser
+from .message import RELEVANCE, Form, Message, sign, stabiliser
 from .neurons import LinearRule, Neurons, check_number, negative, positive
 
 
@@ -36,10 +36,9 @@ class InputRule(LinearRule):
 
     def share(self, n: Neurons, z: Tensor) -> Tensor:
         """s = R / z, stabilised."""
-        epsilon = self.stabilizer or stabiliser(z.dtype)
-        z = stabilise(z, epsilon)
-        s = quotient(n.relevance, z)
-        n.absorb("stabiliser", lambda: s.abs() * sign(n.relevance) * epsilon)  # z has the sign of R / s
+        ε = sign(z) * (self.stabilizer or stabiliser(z.dtype))
+        s = n.relevance / (z + ε)
+        n.absorb("stabiliser", lambda: s * ε)
         return s
 
 
@@ -90,12 +89,12 @@ class ZBox(InputRule):
         a, w = n.a, n.w
         low, high = expand_bound(self.low, a), expand_bound(self.high, a)
         _check_bounds(n.call, a, low, high)
-        up, down = n.weight("positive", positive)(), n.weight("negative", negative)()
+        up, down = n.weight("positive", positive), n.weight("negative", negative)
         if _same_for_all(self.low, a) and _same_for_all(self.high, a):  # one sample is enough
             lowest, highest = (n.forward(expand_bound(v, a[:1]), m) for v, m in ((self.low, up), (self.high, down)))
         else:
             lowest, highest = n.forward(low, up), n.forward(high, down)
-        s = self.share(n, plus(n.forward(a, w), -lowest - highest))
+        s = self.share(n, n.forward(a, w) - lowest - highest)
         c, c_up = n.transpose(s, w), n.transpose(s, up)
         return Message(r=a * c - low * c_up - high * (c - c_up))  # w = w⁺ + w⁻
 

@@ -21,7 +21,7 @@ from ..graph.arguments import argument, arguments
 from ..graph.facts import ANY, KEEPS, NONNEGATIVE, Sign, facts
 from ..graph.ops import written_activation
 from .base import Call, Messages, Rule, Step
-from .message import RELEVANCE, Form, Message, times
+from .message import RELEVANCE, Form, Message
 from .table import register
 
 aten = torch.ops.aten
@@ -68,8 +68,7 @@ class Identity(Rule):
         if x.is_complex() and call.node.target is aten.abs.default:
             return c * torch.sgn(x)  # |z| is homogeneous: gradient x input is exact
         if known.ratio is not None:
-            factor = known.ratio(x, *list(arguments(call.node).values())[1:])
-            return c * factor if factor is x else times(factor, c)
+            return c * known.ratio(x, *list(arguments(call.node).values())[1:])
         return c * torch.where(x == 0, limit_at_zero(call.node), call.output / torch.where(x == 0, 1, x))
 
 

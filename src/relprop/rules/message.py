@@ -57,10 +57,6 @@ class Message(NamedTuple):
             None if self.r is None else self.r * factor,
         )
 
-    def new_relevance(self, a: Tensor | None) -> Tensor:
-        """The relevance in memory of its own."""
-        return self.relevance(a).clone() if self.c is None and self.r is not None else self.relevance(a)
-
     def relevance(self, a: Tensor | None) -> Tensor:
         """The relevance ``a * c + r``; where ``c`` is zero the activation may be anything, also infinite."""
         if self.c is None:
@@ -96,20 +92,15 @@ def stabilise(z: Tensor, epsilon: float | Tensor) -> Tensor:
     """``z + epsilon * sign(z)`` with sign(0) = +1; of complex numbers its conjugate: Re(conj(z) R / conj(z)) is R."""
     if z.is_complex():
         return sign(z).conj() * (z.abs() + epsilon)
-    return z + sign(z) * epsilon if torch.is_grad_enabled() else sign(z).mul_(epsilon).add_(z)
+    return z + sign(z) * epsilon
 
 
-def damped(c: Tensor, z: Tensor, epsilon: float | Tensor, nonnegative: bool = False) -> Tensor:
-    """``R / (z + epsilon * sign(z))`` for R = c z, which is c |z| / (|z| + ε): no blow-up, no division by zero."""
-    size = z if nonnegative else z.abs()
-    if torch.is_grad_enabled() or z.is_complex():
-        return c * (size / (size + epsilon))
-    if isinstance(epsilon, Tensor) or size is z:
-        share = size + epsilon
-        return torch.div(size, share, out=share).mul_(c)
-    # c / (1 + ε / |z|), which needs no second tensor
-    torch.div(torch.tensor(epsilon, dtype=z.dtype), size, out=size)
-    return torch.div(c, size.add_(1), out=size)
+def share(message: Message, z: Tensor, epsilon: float | Tensor) -> Tensor:
+    """``s = R / (z + epsilon * sign(z))``, which is c |z| / (|z| + ε) for R = c z: no blow-up, no division by zero."""
+    if message.c is None or message.r is not None:
+        return message.relevance(z) / stabilise(z, epsilon)
+    size = z.abs()
+    return message.c * (size / (size + epsilon))
 
 
 def divide(relevance: Tensor, a: Tensor) -> Tensor:
@@ -122,7 +113,7 @@ def sign(z: Tensor) -> Tensor:
     if z.is_complex():
         return torch.where(z == 0, 1, torch.sgn(z))
     # torch.where takes twenty times as long: no processor foresees a sign
-    return torch.sign(z).add_(0.5).sign_()
+    return torch.sign(torch.sign(z) + 0.5)
 
 
 def relative_scale(z: Tensor) -> Tensor:
@@ -135,45 +126,3 @@ def add(x: Any, y: Any) -> Any:
     if x is None or y is None:
         return y if x is None else x
     return x + y
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Arithmetic in the memory of an argument that is not needed any more, unless somebody differentiates. A fresh tensor of
-# a layer's size takes longer than what is done with it.
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def plus(used_up: Tensor, y: Tensor | float, k: float = 1) -> Tensor:
-    """``used_up + k y``"""
-    return torch.add(used_up, y, alpha=k) if torch.is_grad_enabled() else used_up.add_(y, alpha=k)
-
-
-def times(used_up: Tensor, y: Tensor | float) -> Tensor:
-    """``used_up * y``"""
-    return used_up * y if torch.is_grad_enabled() else used_up.mul_(y)
-
-
-def quotient(relevance: Tensor, used_up: Tensor) -> Tensor:
-    """``relevance / used_up``"""
-    return relevance / used_up if torch.is_grad_enabled() else torch.div(relevance, used_up, out=used_up)
-
-
-def reciprocal(used_up: Tensor) -> Tensor:
-    """``1 / used_up``"""
-    return 1 / used_up if torch.is_grad_enabled() else used_up.reciprocal_()
-
-
-def at_least(low: float, used_up: Tensor) -> Tensor:
-    """``max(used_up, low)``"""
-    return used_up.clamp(min=low) if torch.is_grad_enabled() else used_up.clamp_(min=low)
-
-
-def where_above(low: float, x: Tensor, relevance: Tensor, used_up: Tensor) -> Tensor:
-    """The relevance where ``x`` exceeds a number, else zero; one of the two is used up."""
-    mask = torch.ops.aten.threshold_backward
-    kept: Tensor = (
-        mask.default(relevance, x, low)
-        if torch.is_grad_enabled()
-        else mask.grad_input(relevance, x, low, grad_input=used_up)
-    )
-    return kept

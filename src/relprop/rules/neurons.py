@@ -14,7 +14,7 @@ from torch.fx import Node
 from ..errors import RuleError
 from .base import Call, Messages, Rule, Step
 from .layers import Layer, layer_in
-from .message import COEFFICIENT, RELEVANCE, Form, Message, product
+from .message import COEFFICIENT, RELEVANCE, Form, Message, product, share
 
 
 def positive(x: Tensor) -> Tensor:
@@ -25,10 +25,6 @@ def positive(x: Tensor) -> Tensor:
 def negative(x: Tensor) -> Tensor:
     """x⁻ = min(x, 0)"""
     return x.clamp(max=0)
-
-
-Weight = Callable[[], Tensor]
-"""A modified weight that is made when it is needed."""
 
 
 class Neurons:
@@ -75,6 +71,11 @@ class Neurons:
         """Whether an input may be negative."""
         return self.layer.x not in self.call.step.nonnegative
 
+    @property
+    def output_is_relu(self) -> bool:
+        """Whether relu(z) stands for z, since relevance is zero where z is negative."""
+        return self.call.step.output_is_relu
+
     def _bias(self) -> Tensor:
         return self.layer.spread_bias(self.accumulate(self.call.value(self.layer.bias)))
 
@@ -85,24 +86,32 @@ class Neurons:
         """R_k"""
         return self.message.relevance(self.output if self.message.c is not None else None)
 
-    @property
-    def new_relevance(self) -> Tensor:
-        """R_k in memory of its own."""
-        return self.message.new_relevance(self.output if self.message.c is not None else None)
+    def share(self, z: Tensor, epsilon: float | Tensor) -> Tensor:
+        """s_k = R_k / (z_k + ε sign z_k)"""
+        is_output = self.call.step.bias != "zero"  # else z is the output without its bias
+        return share(self.message if is_output else Message(r=self.relevance), z, epsilon)
 
     # -- the two maps -------------------------------------------------------------------------------------------------
 
-    def forward(self, a: Tensor, w: Tensor) -> Tensor:
-        return self.layer.forward(a, w)
+    def forward(self, a: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        """Σ_j a_j w_jk (+ b_k)"""
+        return self.layer.run(a, w, b)
 
     def transpose(self, s: Tensor, w: Tensor) -> Tensor:
+        """Σ_k w_jk s_k"""
         return self.layer.transpose(s, w.conj() if w.is_complex() else w, self.call.shape(self.layer.x))
 
-    def weight(self, key: Any, modify: Callable[[Tensor], Tensor]) -> Weight:
-        """A modified weight ρ(w), made when it is first needed and kept until the parameters change."""
-        if not self.call.step.rule.modifies_weights:
-            return lambda: modify(self.w)
-        return lambda: self.call.context.derived((self.layer.weight, key), lambda: modify(self.w))
+    def weight(self, key: Any, modify: Callable[[Tensor], Tensor]) -> Tensor:
+        """A modified weight ρ(w), made when it is first needed and kept until the parameters change.
+
+        Args:
+            key: tells this weight from others that the same rule makes of w.
+            modify: makes it.
+        """
+        rule = self.call.step.rule
+        if not rule.modifies_weights:
+            return modify(self.w)
+        return self.call.context.derived((self.layer.weight, type(rule), key), lambda: modify(self.w))
 
     # -- what is absorbed ---------------------------------------------------------------------------------------------
 
@@ -163,7 +172,8 @@ class LinearRule(Rule):
     def backward(self, call: Call, message: Message) -> Messages:
         layer: Layer = call.step.known.bind(call)
         neurons = Neurons(call, layer, message)
-        sent = self.propagate(neurons)
+        propagate = self.in_place(call) or type(self).propagate
+        sent = propagate(self, neurons)
         spread = neurons.redistributed()
         return [sent if spread is None else sent.plus(Message(r=spread))]
 

@@ -17,7 +17,7 @@ from .base import Call, Messages, Rule, Step
 from .gradient import LINEAR, Gradient
 from .layers import LAYER_KINDS
 from .linear import Epsilon
-from .message import COEFFICIENT, Form, Message, damped, quotient, sign, stabilise, stabiliser
+from .message import COEFFICIENT, Form, Message, product, share, sign, stabilise, stabiliser
 from .neurons import check_number
 from .table import register
 
@@ -113,13 +113,17 @@ class Stabilised(Rule):
 
     def backward(self, call: Call, message: Message) -> Messages:
         z = call.context.accumulate(call.output)
-        epsilon = self.stabilizer or stabiliser(z.dtype)
-        if message.r is None and message.c is not None:
-            c = damped(message.c, z, epsilon, call.step.output_is_relu)
-        else:
-            c = quotient(message.relevance(z), stabilise(z, epsilon))
-        call.book("stabiliser", lambda: c * sign(z) * epsilon)
-        return self.plain.backward(call, Message(c))
+        share_of = self.in_place(call) or type(self).share
+        s = share_of(self, z, message, call.step.output_is_relu)
+        call.book("stabiliser", lambda: product(sign(z), s) * self.epsilon(z))
+        return self.plain.backward(call, Message(s))
+
+    def epsilon(self, z: Tensor) -> float:
+        return self.stabilizer or stabiliser(z.dtype)
+
+    def share(self, z: Tensor, message: Message, nonnegative: bool) -> Tensor:
+        """s = R / (z + ε sign z)"""
+        return share(message, z, self.epsilon(z))
 
 
 @dataclass(frozen=True)
