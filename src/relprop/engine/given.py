@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.utils._pytree as pytree
-from torch import Tensor
 
 from ..capture.export import batch_size
-from .inputs import call_of, like_inputs, twice
+from .inputs import call_of, like_inputs
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,6 @@ class Given:
     def holding(self, leaves: Sequence[Any]) -> Given:
         """The same call with other leaves, such as those of some of the samples."""
         return replace(self, leaves=leaves)
-
-    def twice(self) -> Given:
-        """A single sample, doubled."""
-        return self.holding([twice(x) if isinstance(x, Tensor) else x for x in self.leaves])
 
     def like(self, found: Sequence[Any]) -> Any:
         """A value for every leaf, in the structure in which the inputs came."""

@@ -43,8 +43,9 @@ def _is_packed(x: Any) -> bool:
     return isinstance(x, PackedSequence)
 
 
-def twice(x: Tensor) -> Tensor:
-    return torch.cat([x, x]) if x.ndim and x.shape[0] == 1 else x
+def repeated(x: Tensor, before: int, number: int) -> Tensor:
+    """So many times the first sample, if the tensor holds samples, of which there were ``before``."""
+    return torch.cat([x[:1]] * number) if x.ndim and x.shape[0] == before else x
 
 
 def like_inputs(inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from ..errors import CaptureError, reason_of
 from .program import Program
@@ -71,20 +74,54 @@ def save(program: Program, path: Path, kind: str) -> Path:
             exported = torch.export.export(Artefact(program), arguments, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch.export has no common base class for its many reasons to refuse
         raise CaptureError(f"the traced propagation cannot be exported: {reason_of(error)}") from error
+    names = name_ends(exported, program)
     path.parent.mkdir(parents=True, exist_ok=True)
-    WRITERS[kind](exported, path)
+    WRITERS[kind](exported, path, names)
     return path
 
 
-def _pt2(exported: ExportedProgram, path: Path) -> None:
+Names = tuple[list[str], list[str]]
+"""Of what enters a program, and of what leaves it."""
+
+
+def name_ends(exported: ExportedProgram, program: Program) -> Names:
+    """Call what enters and leaves a program by its name: the inputs, ``target``, ``output``, ``relevance_<input>``."""
+    graph = program.plan.graph
+    inputs = [_identifier(n) for n, x in zip(graph.input_names, program.inputs, strict=True) if isinstance(x, Tensor)]
+    given = [spec for spec in exported.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
+    of_inputs = sorted({*chain(*program.plan.sources.values())})
+    explained = [f"relevance_{_identifier(graph.input_names[i])}" for i in of_inputs]
+    count = len(exported.graph_signature.output_specs) - len(explained)
+    outputs = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+    wanted = [*zip(given, [*inputs, "target"], strict=False)]
+    wanted += zip(exported.graph_signature.output_specs, [*outputs, *explained], strict=True)
+    exported.graph.output_node()._rename("returned")  # the name is wanted for what is returned
+    nodes = {node.name: node for node in exported.graph.nodes}
+    for spec, name in wanted:
+        node = nodes.get(spec.arg.name)
+        if node is not None and name not in nodes:
+            node._rename(name)
+            nodes[name] = node
+            spec.arg.name = node.name
+    exported.graph_module.recompile()
+    return [*inputs, "target"][: len(given)], [*outputs, *explained]
+
+
+def _identifier(name: str) -> str:
+    """The name of an input in letters, digits and underscores; a position has none of its own."""
+    word = re.sub(r"\W+", "_", name).strip("_")
+    return f"input_{word}" if not word or word[0].isdigit() else word
+
+
+def _pt2(exported: ExportedProgram, path: Path, names: Names) -> None:
     torch.export.save(exported, path)
 
 
-def _aoti(exported: ExportedProgram, path: Path) -> None:
+def _aoti(exported: ExportedProgram, path: Path, names: Names) -> None:
     torch._inductor.aoti_compile_and_package(exported, package_path=str(path))
 
 
-def _onnx(exported: ExportedProgram, path: Path) -> None:
+def _onnx(exported: ExportedProgram, path: Path, names: Names) -> None:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -92,7 +129,8 @@ def _onnx(exported: ExportedProgram, path: Path) -> None:
         raise ImportError(f'ONNX needs onnx and onnxscript ({error}); run: pip install "relprop[onnx]"') from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(exported, f=str(path), dynamo=True, external_data=False, verbose=False)
+        named: Any = dict(zip(("input_names", "output_names"), names, strict=True))
+        torch.onnx.export(exported, f=str(path), dynamo=True, external_data=False, verbose=False, **named)
 
 
 WRITERS = {"pt2": _pt2, "aoti": _aoti, "onnx": _onnx}

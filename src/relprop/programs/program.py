@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.graph import CodeGen
 
 from ..engine.given import Given
-from ..engine.inputs import twice
+from ..engine.inputs import repeated
 from ..engine.plan import Plan
 from ..engine.question import Question
 from ..engine.run import Run, StandIns, parameters_of
@@ -29,6 +31,7 @@ from ..engine.seeds import Seed, index_for, seed_at, seed_of, seeds_for
 from ..engine.session import Places, Session
 from ..engine.sources import relevances_of
 from ..errors import CaptureError, TargetError, reason_of
+from ..graph.graph import Graph
 from ..graph.kernels import LINEAR
 from ..graph.modes import own_modes
 from ..graph.ops import PACK
@@ -68,10 +71,11 @@ def program_of(
     if question.several:
         raise TargetError("a program explains one target at a time: call it once for each.")
     _answered(session, given, question)  # errors come before the long work
-    if dynamic and given.samples == 1:
-        # torch takes a dimension of one for a constant: two samples stand for any number
-        given = given.twice()
-        question = replace(question, targets=pytree.tree_map_only(Tensor, twice, question.targets))
+    number = _of_its_own(session.graph(given), given.samples) if dynamic else given.samples
+    if number is not None and given.samples is not None and number != given.samples:
+        again = partial(repeated, before=given.samples, number=number)
+        given = given.holding([again(x) if isinstance(x, Tensor) else x for x in given.leaves])
+        question = replace(question, targets=pytree.tree_map_only(Tensor, again, question.targets))
         _answered(session, given, question)
     graph, (target,) = session.graph(given), question.targets
     places = Places.of(graph, question)
@@ -89,6 +93,15 @@ def program_of(
 
     index = index_for(target, Run(plan, leaves).outputs, graph.unflatten_output)
     return trace(plan, leaves, index, propagate, dynamic=dynamic, portable=portable, compiled=compiled)
+
+
+def _of_its_own(graph: Graph, samples: int | None) -> int | None:
+    """A number of samples that is no other size: torch takes equal sizes for one, and a size of one for a constant."""
+    values = [v for n in graph.nodes for v in pytree.tree_leaves(n.meta.get("val")) if isinstance(v, Tensor)]
+    sizes = {n for v in values for n in v.shape if isinstance(n, int)} | {0, 1}
+    if samples is None or samples not in sizes:
+        return samples
+    return next(n for n in count(2) if n not in sizes)
 
 
 def _answered(session: Session, given: Given, question: Question) -> None:
@@ -114,6 +127,7 @@ class Program:
     target: Tensor | None
     """Example target, or None if it is part of the program."""
     dynamic: bool
+    portable: bool
 
     def weights(self) -> list[Tensor] | None:
         """The parameters as they are now, and what was computed from them; None if that has to be computed anew."""
@@ -121,7 +135,8 @@ class Program:
         store = self.plan.schedule.derived.current(dict(parameters))
         if any(key not in store for key in self.derived):
             return None
-        return [*self.constants, *(p.detach() for p in parameters.values()), *(store[key] for key in self.derived)]
+        weights = [*self.constants, *(p.detach() for p in parameters.values()), *(store[key] for key in self.derived)]
+        return _contiguous(weights) if self.portable else weights
 
 
 def trace(
@@ -163,6 +178,7 @@ def trace(
         return propagate(Run(plan, filled, stand_ins=stand_ins), target)
 
     weights = [*(p.detach() for p in parameters.values()), *store.values()]
+    weights = _contiguous(weights) if portable else weights
     table: dict[Any, Any] = {**core_aten_decompositions(), **PORTABLE} if portable else {}
     if LINEAR is not None:
         table[LINEAR] = _linear_here if compiled else _linear
@@ -180,7 +196,7 @@ def trace(
     for node in graph.graph.find_nodes(op="call_function", target=aten.view.default):
         node.target = aten.reshape.default  # the compiler's memory format of a single image need not be the kernel's
     constants = _lift_constants(graph)
-    return Program(graph, plan, constants, list(store), leaves, target, dynamic)
+    return Program(graph, plan, constants, list(store), leaves, target, dynamic, portable)
 
 
 PACKED = (
@@ -188,6 +204,11 @@ PACKED = (
     "For a program, give the layer the padded batch and pick the last step of every sample, "
     "output[torch.arange(len(x)), lengths - 1]: in one direction this computes the same."
 )
+
+
+def _contiguous(weights: list[Any]) -> list[Any]:
+    """Weights in the order of their dimensions: ONNX has no word for the strides of others."""
+    return [w.contiguous() if isinstance(w, Tensor) else w for w in weights]
 
 
 def _lift_constants(graph: GraphModule) -> list[Tensor]:
