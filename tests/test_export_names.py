@@ -54,13 +54,13 @@ class Two(nn.Module):
 
 
 def test_names(tmp_path: Path) -> None:
-    """The names are those of the model's arguments."""
+    """The names are those of the model's arguments; "output" is a name of torch's own in its files."""
     torch.manual_seed(0)
     given = (torch.randn(2, 3), {"seen": torch.randn(2, 5)})
     path = relprop.LRP(Two()).export(tmp_path / "two.pt2", given)
     program = torch.export.load(path)
     assert list(program.graph_signature.user_inputs) == ["image", "words_seen", "target"]
-    assert list(program.graph_signature.user_outputs) == ["output", "relevance_image", "relevance_words_seen"]
+    assert list(program.graph_signature.user_outputs) == ["output_1", "relevance_image", "relevance_words_seen"]
     onnx = pytest.importorskip("onnxruntime")
     session = onnx.InferenceSession(relprop.LRP(Two()).export(tmp_path / "two.onnx", given))
     assert [i.name for i in session.get_inputs()] == ["image", "words_seen", "target"]

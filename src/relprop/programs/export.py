@@ -85,7 +85,10 @@ Names = tuple[list[str], list[str]]
 
 
 def name_ends(exported: ExportedProgram, program: Program) -> Names:
-    """Call what enters and leaves a program by its name: the inputs, ``target``, ``output``, ``relevance_<input>``."""
+    """Call what enters and leaves a program by its name: the inputs, ``target``, ``output``, ``relevance_<input>``.
+
+    Within torch's own files a name that torch itself uses gets a number: ``output_1``.
+    """
     graph = program.plan.graph
     inputs = [_identifier(n) for n, x in zip(graph.input_names, program.inputs, strict=True) if isinstance(x, Tensor)]
     given = [spec for spec in exported.graph_signature.input_specs if spec.kind == InputKind.USER_INPUT]
@@ -95,13 +98,11 @@ def name_ends(exported: ExportedProgram, program: Program) -> Names:
     outputs = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
     wanted = [*zip(given, [*inputs, "target"], strict=False)]
     wanted += zip(exported.graph_signature.output_specs, [*outputs, *explained], strict=True)
-    exported.graph.output_node()._rename("returned")  # the name is wanted for what is returned
     nodes = {node.name: node for node in exported.graph.nodes}
     for spec, name in wanted:
         node = nodes.get(spec.arg.name)
-        if node is not None and name not in nodes:
+        if node is not None:
             node._rename(name)
-            nodes[name] = node
             spec.arg.name = node.name
     exported.graph_module.recompile()
     return [*inputs, "target"][: len(given)], [*outputs, *explained]
