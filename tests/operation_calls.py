@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -458,3 +458,13 @@ call(aten.to.dtype, self=x(2, 3), dtype=torch.float32, non_blocking=True, copy=T
 call(aten.to.device, self=x(2, 3), device=torch.device("cpu"), dtype=torch.float32, non_blocking=True, copy=True)
 call(aten.type_as.default, self=x(2, 3), other=X((1,), dtype=torch.float32))
 call(*packets("dropout feature_dropout alpha_dropout feature_alpha_dropout"), input=x(2, 3), p=0.5, train=False)
+
+
+def called(operation: Any) -> str:
+    """The name of an operation, the same in every process."""
+    return str(operation) if isinstance(operation, torch._ops.OpOverload) else f"relprop.{operation.__name__}"
+
+
+def by_name(operations: Iterable[Any]) -> list[Any]:
+    """In an order that is the same in every process."""
+    return sorted(operations, key=called)

@@ -17,7 +17,7 @@ from relprop.graph.facts import TABLE
 from relprop.graph.ops import PACK, PAD, affine
 
 from .models import assert_same
-from .operation_calls import CALLS, drawn
+from .operation_calls import CALLS, by_name, called, drawn
 
 aten = torch.ops.aten
 
@@ -102,7 +102,7 @@ TOGETHER = {"b_ih", "b_hh"}
 OPERATIONS = [op for op in CALLS if isinstance(op, torch._ops.OpOverload) and op not in ELSEWHERE]
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize("operation", by_name(OPERATIONS), ids=called)
 @pytest.mark.filterwarnings("ignore")
 def test_an_argument_means_the_same_in_its_place_by_its_name_and_left_out(operation: Any) -> None:
     random = torch.Generator().manual_seed(0)

@@ -17,7 +17,7 @@ from relprop.graph import ops
 from relprop.graph.arguments import arguments, signature
 from relprop.graph.facts import KEEPS, NONNEGATIVE, TABLE, describe
 
-from .operation_calls import CALLS, X, drawn
+from .operation_calls import CALLS, X, by_name, called, drawn
 
 aten = torch.ops.aten
 
@@ -74,14 +74,14 @@ def test_an_operation_is_described_in_one_place() -> None:
         describe("activation", aten.relu.default)
 
 
-@pytest.mark.parametrize("operation", entries("fresh"), ids=str)
+@pytest.mark.parametrize("operation", by_name(entries("fresh")), ids=called)
 def test_a_fresh_result_lies_in_memory_of_its_own(operation: Any) -> None:
     for given in draws(operation, times=1):
         results = {t.untyped_storage().data_ptr() for t in tensors(operation(**given)) if t.numel()}
         assert not results & {t.untyped_storage().data_ptr() for t in tensors(given) if t.numel()}
 
 
-@pytest.mark.parametrize("operation", entries("pointwise"), ids=str)
+@pytest.mark.parametrize("operation", by_name(entries("pointwise")), ids=called)
 def test_a_pointwise_value_depends_on_its_place_alone(operation: Any) -> None:
     """Where the places change, the values change in the same way; and every tensor may have the shape of the result."""
     for given in draws(operation):
@@ -141,7 +141,7 @@ def is_negative(values: Any) -> bool:
     return any(bool((t < 0).any()) for t in tensors(values) if t.dtype.is_floating_point)
 
 
-@pytest.mark.parametrize("operation", [op for op in CALLS if op in TABLE], ids=str)
+@pytest.mark.parametrize("operation", by_name([op for op in CALLS if op in TABLE]), ids=called)
 def test_what_is_known_to_be_nonnegative_is(operation: Any) -> None:
     sign, certain = TABLE[operation].sign, []
     for positive in (False, True):
@@ -171,7 +171,7 @@ def test_integers_have_signs_too(name: str) -> None:
 # -- closed forms, views, what does nothing ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("operation", entries("back"), ids=str)
+@pytest.mark.parametrize("operation", by_name(entries("back")), ids=called)
 def test_the_way_back_is_the_gradient(operation: Any) -> None:
     for given in draws(operation):
         name = next(iter(given))
@@ -184,13 +184,13 @@ def test_the_way_back_is_the_gradient(operation: Any) -> None:
         assert torch.equal(TABLE[operation].back(m, x.shape, *rest), expected)
 
 
-@pytest.mark.parametrize("operation", entries("in_order"), ids=str)
+@pytest.mark.parametrize("operation", by_name(entries("in_order")), ids=called)
 def test_a_view_in_order_keeps_the_order(operation: Any) -> None:
     for given in draws(operation):
         assert torch.equal(operation(**given).flatten(), first(given).flatten())
 
 
-@pytest.mark.parametrize("operation", entries("ratio"), ids=str)
+@pytest.mark.parametrize("operation", by_name(entries("ratio")), ids=called)
 def test_a_ratio_is_that_of_value_and_argument(operation: Any) -> None:
     for given in draws(operation):
         x = given.pop("self")
@@ -203,7 +203,7 @@ def test_a_ratio_is_that_of_value_and_argument(operation: Any) -> None:
         torch.testing.assert_close(TABLE[operation].ratio(zero.detach(), *rest), slope)
 
 
-@pytest.mark.parametrize("operation", entries("by_output"), ids=str)
+@pytest.mark.parametrize("operation", by_name(entries("by_output")), ids=called)
 def test_what_the_output_tells_is_the_ratio(operation: Any) -> None:
     for given in draws(operation):
         x = first(given)
@@ -211,7 +211,7 @@ def test_what_the_output_tells_is_the_ratio(operation: Any) -> None:
         torch.testing.assert_close(TABLE[operation].by_output(c, y) * x, c * y)
 
 
-@pytest.mark.parametrize("operation", entries("in_place"), ids=str)
+@pytest.mark.parametrize("operation", by_name(entries("in_place")), ids=called)
 def test_in_place_is_the_same_function(operation: Any) -> None:
     for given in draws(operation):
         expected, x = operation(**given), first(given)
@@ -219,13 +219,13 @@ def test_in_place_is_the_same_function(operation: Any) -> None:
         assert torch.equal(x, expected)
 
 
-@pytest.mark.parametrize("operation", entries("identity"), ids=str)
+@pytest.mark.parametrize("operation", by_name(entries("identity")), ids=called)
 def test_an_identity_hands_on_its_first_argument(operation: Any) -> None:
     for given in draws(operation):
         assert torch.equal(operation(**given), first(given))
 
 
-@pytest.mark.parametrize("operation", entries("cast"), ids=str)
+@pytest.mark.parametrize("operation", by_name(entries("cast")), ids=called)
 def test_a_cast_changes_the_type_alone(operation: Any) -> None:
     for given in draws(operation):
         y = operation(**given)
@@ -233,14 +233,18 @@ def test_a_cast_changes_the_type_alone(operation: Any) -> None:
         assert torch.equal(y, first(given).float())
 
 
-@pytest.mark.parametrize("operation", [op for op in entries("shape_only") if "empty" not in op._schema.name], ids=str)
+@pytest.mark.parametrize(
+    "operation", by_name([op for op in entries("shape_only") if "empty" not in op._schema.name]), ids=called
+)
 def test_only_the_shape_counts(operation: Any) -> None:
     for given in draws(operation):
         name = next(iter(given))
         assert torch.equal(operation(**given), operation(**{**given, name: given[name] + 1}))
 
 
-@pytest.mark.parametrize("operation", [op for op in TABLE if own(op) and TABLE[op].random is not None], ids=str)
+@pytest.mark.parametrize(
+    "operation", by_name([op for op in TABLE if own(op) and TABLE[op].random is not None]), ids=called
+)
 def test_what_makes_an_operation_random(operation: Any) -> None:
     """With all of its switches set, another call gives other values, or other samples do; with one unset, never."""
     switches = TABLE[operation].random
@@ -264,7 +268,7 @@ def test_what_makes_an_operation_random(operation: Any) -> None:
     torch.set_rng_state(state)
 
 
-@pytest.mark.parametrize("operation", [op for op in CALLS if op in TABLE and TABLE[op].stopped], ids=str)
+@pytest.mark.parametrize("operation", by_name([op for op in CALLS if op in TABLE and TABLE[op].stopped]), ids=called)
 def test_what_is_stopped_is_flat_or_a_scale(operation: Any) -> None:
     """Its gradient is zero or not defined; or it only scales with its argument, as a standard deviation does."""
     for given in draws(operation, times=1):
