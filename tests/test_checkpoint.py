@@ -74,7 +74,7 @@ def test_several_targets_hidden_relevance_and_masks() -> None:
     model, x, _ = case("residual")
     lrp = relprop.LRP(model, "epsilon")
     options: dict[str, Any] = {"record": ["0.inner.0", "7.inner.2"], "mask": {"4.inner.1": [0, 2, 3]}}
-    plain, again = (lrp.explain(x, [0, 1, 3], checkpoint=c, **options) for c in (False, True))
+    plain, again = (lrp.explain(x, relprop.targets.several([0, 1, 3]), checkpoint=c, **options) for c in (False, True))
     assert_same(again.relevance, plain.relevance, 1e-12)
     for name in options["record"]:
         assert_same(again.relevances[name], plain.relevances[name], 1e-12)

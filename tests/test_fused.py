@@ -30,6 +30,8 @@ RULES = [
     rules.ZPlus(stabilizer=0.1),
 ]
 
+pytestmark = pytest.mark.filterwarnings("ignore::relprop.RelevanceWarning")  # some of these networks cancel on purpose
+
 
 class Branches(nn.Module):
     """Layers in front of a ReLU and not, behind one and not; a sum whose summands get one message."""

@@ -204,7 +204,7 @@ def test_single_precision(name: str, composite: str) -> None:
     expected = relprop.LRP(model, composite).attribute(x, score)
     model.float()
     lrp = relprop.LRP(model, composite)
-    lrp.check(x.float())  # captured
+    lrp.attribute(x.float(), score)  # captured, and compared with the model
     with Operations() as operations:
         found = lrp.attribute(x.float(), score)
     assert operations.found["channels first"] == 0
@@ -222,7 +222,7 @@ def test_single_precision(name: str, composite: str) -> None:
 def test_layers_of_a_network_are_served() -> None:
     model, x = mlp(6, 8, 4).float(), torch.randn(3, 6)
     lrp = relprop.LRP(model, "gamma")
-    lrp.check(x)
+    lrp.attribute(x, 1)  # captured, and compared with the model
     with Operations() as operations:
         lrp.attribute(x, 1)
     assert operations.found[PRODUCT] == 4  # two layers, forward and back

@@ -231,8 +231,9 @@ def test_gradient_times_input(name: str) -> None:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_fractional_pooling(dims: int) -> None:
-    """Where its windows begin is random; what they have in common with any pooling is that a maximum wins."""
-    pool = getattr(nn, f"FractionalMaxPool{dims}d")(2, output_size=2)
+    """Where its windows begin is drawn, once and for all; as with any pooling a maximum wins."""
+    begin = torch.rand(2, 1, dims, dtype=torch.float64)
+    pool = getattr(nn, f"FractionalMaxPool{dims}d")(2, output_size=2, _random_samples=begin)
     x = torch.rand(2, 1, *[5] * dims, dtype=torch.float64)
     explanation = relprop.LRP(pool).explain(x, lambda y: y.flatten(1).sum(1))
     assert_balanced(explanation)
@@ -301,11 +302,13 @@ def test_short_for(name: str) -> None:
 
 
 def test_noise_of_a_variational_autoencoder_is_a_constant() -> None:
-    """mean + noise * scale: the mean has its own value."""
-    x = torch.randn(2, 4, dtype=torch.float64)
-    explanation = relprop.LRP(Of(lambda x: x + 0 * torch.randn_like(x))).explain(x, lambda y: y.sum(1))
+    """mean + noise * scale: the mean has its own value. Noise that every call draws anew has no answer to explain."""
+    x, noise = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
+    explanation = relprop.LRP(Of(lambda x, noise: x + 0.1 * noise)).explain((x, noise), lambda y: y.sum(1), wrt=0)
     assert_balanced(explanation)
-    assert_same(explanation.relevance, x)
+    assert_same(explanation.relevance[0], x)
+    with pytest.raises(relprop.CaptureError, match="what is to be explained is random"):
+        relprop.LRP(Of(lambda x: x + torch.randn_like(x))).explain(x, lambda y: y.sum(1))
 
 
 @pytest.mark.parametrize(

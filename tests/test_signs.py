@@ -22,6 +22,8 @@ from .models import assert_same
 
 RULES = [rules.Gamma(0.5), rules.ZPlus(), rules.AlphaBeta(2.0, 1.0)]
 
+pytestmark = pytest.mark.filterwarnings("ignore::relprop.RelevanceWarning")  # some of these networks cancel on purpose
+
 
 class Between(nn.Module):
     """A function between a ReLU and a dense layer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
+from ..graph.arguments import argument
 from ..graph.facts import facts
 from ..graph.graph import Graph, calls
 from ..graph.ops import Formula, written_softmax
@@ -22,7 +23,7 @@ def name_softmax(graph: Graph) -> None:
         if found is None:
             continue
         with graph.fx.inserting_before(node):
-            z = found[0].args[0]
+            z = argument(found[0], "self")
             new = graph.fx.call_function(written_softmax, (z, Formula(z, found)))  # type: ignore[arg-type]
         new.meta = dict(node.meta)
         graph.replace(node, new)
@@ -31,7 +32,7 @@ def name_softmax(graph: Graph) -> None:
 
 def _nodes(quotient: Node) -> list[Node] | None:
     """The exponential, its sum, what keeps that from zero, and the quotient; None if it is something else."""
-    exponential, divisor = quotient.args[:2]
+    exponential, divisor = argument(quotient, "self"), argument(quotient, "other")
     between: list[Node] = []
     while isinstance(divisor, Node) and divisor.target not in SUMS:
         if len(divisor.all_input_nodes) != 1 or not (facts(divisor).pointwise or facts(divisor).kind in KINDS):
@@ -40,7 +41,7 @@ def _nodes(quotient: Node) -> list[Node] | None:
         divisor = divisor.all_input_nodes[0]
     if not isinstance(divisor, Node) or not isinstance(exponential, Node) or exponential.target is not aten.exp.default:
         return None
-    other = divisor.args[0]  # the same exponential, or the same once more
+    other = argument(divisor, "self")  # the same exponential, or the same once more
     if not isinstance(other, Node) or (other.target, other.args) != (exponential.target, exponential.args):
         return None
     return [*dict.fromkeys((exponential, other)), divisor, *between, quotient]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..graph.arguments import argument, arguments
 from ..graph.facts import facts
 from ..graph.graph import Graph, calls
 from ..graph.ops import statistic
@@ -34,9 +35,10 @@ def explain_statistics(graph: Graph) -> None:
     """Let every statistic that scales nothing it was computed from be an operation that is explained."""
     for node in list(graph.nodes):
         if calls(node) and node.target in STATISTICS and not _scales_its_own(node):
-            x, *rest = node.args
+            given = arguments(node)
+            x = given.pop("self")
             with graph.fx.inserting_before(node):
-                new = graph.fx.call_function(statistic, (x, node.target, rest, dict(node.kwargs)))
+                new = graph.fx.call_function(statistic, (x, node.target, [], given))
             new.meta = dict(node.meta)
             graph.replace(node, new)
             graph.fx.erase_node(node)
@@ -44,7 +46,7 @@ def explain_statistics(graph: Graph) -> None:
 
 def _scales_its_own(node: Node) -> bool:
     """Whether a statistic, by way of other such numbers, ends as the factor or divisor of what it was computed from."""
-    source: Any = node.args[0]
+    source: Any = argument(node, "self")
     while facts(source).kind == "structural" and len(source.all_input_nodes) == 1:
         source = source.all_input_nodes[0]
     seen, stack = {node}, [node]

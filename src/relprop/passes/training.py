@@ -18,8 +18,11 @@ describe("random", aten.native_dropout.default, random=("p", "train"))
 
 def refuse_training_mode(graph: Graph) -> None:
     """Raise if the graph drops out at random or normalises by the statistics of the batch."""
-    for node in graph.nodes:
-        if calls(node) and _is_training(node):
+    constant = set(graph.parameters)  # a norm of weights alone (weight standardisation) gives the same at every call
+    for node in filter(calls, graph.nodes):
+        if node.all_input_nodes and constant.issuperset(node.all_input_nodes):
+            constant.add(node)
+        if _is_training(node) and not (node in constant and facts(node).kind == "batch norm"):
             raise CaptureError(
                 f"the model is in training mode: {place(node)} is random, or uses the statistics of the batch. "
                 "Call model.eval() before explaining it (and model.train() again afterwards)."

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..capture.export import batch_size
 from ..engine.given import Given
+from ..engine.inputs import refuse_infinite_inputs
 from ..engine.question import Question, together
 from ..engine.seeds import index_for
 from ..engine.session import Session
@@ -58,6 +59,7 @@ class Compiled:
         given = Given.of(inputs)
         graph = self._session.graph(given)
         self._check(given.leaves)
+        refuse_infinite_inputs(list(given.leaves))  # a program has no guard against values that have no say
         if graph is not self._program.plan.graph:
             raise InputError(
                 "the model has changed since it was compiled, or does something else for inputs of these sizes: "

@@ -43,9 +43,10 @@ def twin_of(rule: type) -> Callable[[Any], Any]:
 
 @twin_of(Epsilon)
 def epsilon(rule: Epsilon, n: Neurons) -> Message:
-    z, c = n.z, n.message.c
-    if rule.epsilon == 0 or c is None or n.message.r is not None or n.call.step.bias == "zero" or z.is_complex():
+    c = n.message.c
+    if rule.epsilon == 0 or c is None or n.message.r is not None or n.call.step.bias == "zero" or n.z.is_complex():
         return rule.propagate(n)
+    z = n.z
     ε = rule.stabiliser(z)
     s = damped(c, z, ε, n.output_is_relu)
     n.absorb("stabiliser", lambda: s * sign(z) * ε)
