@@ -846,3 +846,40 @@ def test_refusals_of_torch_are_not_on_the_terminal(capfd: pytest.CaptureFixture[
     with pytest.warns(UserWarning, match="recorded"):
         relprop.LRP(DataDependent().double()).attribute(torch.rand(2, 4).double(), 1)
     assert "".join(capfd.readouterr()) == ""
+
+
+# ------------------------------------------------------------------------------------ weights that a forward writes to
+
+
+class Constrained(nn.Linear):
+    """w = (3, 4) is brought to the norm 1: (0.6, 0.8)."""
+
+    how = "data"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "data":
+            self.weight.data = torch.renorm(self.weight.data, p=2, dim=0, maxnorm=1.0)
+        elif self.how == "copy":
+            with torch.no_grad():
+                self.weight.copy_(torch.renorm(self.weight, p=2, dim=0, maxnorm=1.0))
+        else:
+            self.weight.data.renorm_(p=2, dim=0, maxnorm=1.0)
+        return x if self.how == "branch" and x.sum() > 1e9 else super().forward(x)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("how", ["data", "copy", "in place", "branch"])
+@pytest.mark.filterwarnings("ignore:.*recorded")
+def test_weights_that_the_forward_assigns_are_those_that_are_explained(how: str, samples: int) -> None:
+    """As EEGNet keeps them below a norm. The user's own are as they were."""
+    model = Constrained(2, 1, bias=False).double().eval()
+    model.how, model.weight.data = how, torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    before = model.weight.data_ptr(), model.weight._version
+    x = torch.tensor([[1.0, 2.0], [5.0, 5.0]], dtype=torch.float64)[:samples]
+    lrp = relprop.LRP(model, "lrp0")
+    for _ in range(2):
+        explanation = lrp.explain(x)
+        assert_same(explanation.output, x @ torch.tensor([[0.6], [0.8]], dtype=torch.float64), 1e-6)
+        assert_same(explanation.relevance, x * torch.tensor([0.6, 0.8], dtype=torch.float64), 1e-6)
+    assert model.weight.tolist() == [[3.0, 4.0]]
+    assert before == (model.weight.data_ptr(), model.weight._version)

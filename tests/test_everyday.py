@@ -131,3 +131,49 @@ def test_targets_from_numpy() -> None:
     lrp = relprop.LRP(model)
     assert_same(lrp.attribute(x, np.int64(1)), lrp.attribute(x, 1))
     assert_same(lrp.attribute(x, np.array([2, 0])), lrp.attribute(x, torch.tensor([2, 0])))
+
+
+# ---------------------------------------------------------------------------------------------- odd inputs and outputs
+
+
+def test_one_sample_that_is_squeezed_to_a_number() -> None:
+    class Regression(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * 2).sum(1, keepdim=True).squeeze()
+
+    x, lrp = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64), relprop.LRP(Regression())
+    for samples in (2, 1, 2):
+        explanation = lrp.explain(x[:samples])
+        assert_same(explanation.relevance, 2 * x[:samples])
+        assert_same(explanation.value, 2 * x[:samples].sum(1))
+        assert explanation.ledger.residual.abs().max() == 0
+    with pytest.raises(relprop.TargetError, match=r"out of range|index"):
+        lrp.attribute(x[:1], 3)
+
+
+def test_an_input_without_values() -> None:
+    """A modality of which a sample has nothing: [B, 0]."""
+
+    class Two(nn.Module):
+        def forward(self, x: Tensor, other: Tensor) -> Tensor:
+            return x * 2 + other.sum(1, keepdim=True)
+
+    x, other = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 0)
+    found = relprop.LRP(Two(), "lrp0").attribute((x, other), target=1)
+    assert_same(found[0][:, 1], 2 * x[:, 1])
+    assert found[1].shape == (2, 0)
+
+
+def test_a_nested_tensor_is_refused_with_the_way_out() -> None:
+    nested = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)])
+    with pytest.raises(relprop.InputError, match=r"input 0 is a nested tensor.*padded batch"):
+        relprop.LRP(nn.Linear(3, 2)).attribute(nested, 0)
+
+
+def test_a_distribution_as_output_is_named_with_the_way_out() -> None:
+    class Probabilistic(nn.Module):
+        def forward(self, x: Tensor) -> object:
+            return torch.distributions.Normal(x[:, :1] * 2, x[:, 1:].exp())
+
+    with pytest.raises(relprop.CaptureError, match=r"Probabilistic returns Normal.*Wrap it.*output\.mean"):
+        relprop.LRP(Probabilistic()).attribute(torch.tensor([[1.0, 2.0]]), lambda d: d.mean[:, 0])

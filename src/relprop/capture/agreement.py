@@ -68,13 +68,13 @@ def disagreement(
     skipped = [o in graph.random for o, x in zip(graph.outputs, outputs, strict=True) if isinstance(x, Tensor)]
     with forked(model):
         before = _dice(model)
-        theirs = outputs_of(model, reach, args, kwargs)
+        theirs = outputs_of(model, reach, args, kwargs, graph.written)
         is_drawn = _dice(model) != before
         found = difference(theirs, outputs, exact=graph.exact, skipped=skipped)
         if found is None and not is_drawn:
             return None
         for _ in range(RUNS):  # with other random numbers
-            again = pytree.tree_leaves(outputs_of(model, reach, args, kwargs))
+            again = pytree.tree_leaves(outputs_of(model, reach, args, kwargs, graph.written))
             if difference(theirs, again, exact=graph.exact, skipped=skipped) is not None:
                 raise CaptureError(
                     f"{type(model).__name__} is random: run twice on the same inputs, it gives two outputs, so that "
@@ -82,7 +82,8 @@ def disagreement(
                 )
         if found is None:
             return None
-        apart = outputs_of(model, reach, *pytree.tree_map(shaken, (args, kwargs)))
+        moved_args, moved_kwargs = pytree.tree_map(shaken, (args, kwargs))
+        apart = outputs_of(model, reach, moved_args, moved_kwargs, graph.written)
     return difference(theirs, outputs, exact=graph.exact, skipped=skipped, apart=apart)
 
 

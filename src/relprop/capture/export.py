@@ -16,6 +16,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from ..errors import CaptureError
 from ..graph.graph import Graph
 from ..passes import canonize
+from .assignments import Assignments
 from .blocks import one_mode
 from .control_flow import unrolled
 from .functional import functional, replace_in_place
@@ -48,7 +49,7 @@ def export_program(
             collection[shown] = tuple(Dim.AUTO if d in open_dims else Dim.STATIC for d in range(shown.ndim))
         args, kwargs = pytree.tree_unflatten(doubled, spec)
         dynamic_shapes = collection.dynamic_shapes(model, args, kwargs)
-    with torch.no_grad(), unrolled(), one_mode(), WholeLayers(), quiet(), layers_registered(model):
+    with torch.no_grad(), unrolled(), one_mode(), Assignments(), WholeLayers(), quiet(), layers_registered(model):
         program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
         replace_in_place(program)
         return functional(program)
@@ -78,6 +79,7 @@ def to_graph(program: ExportedProgram, lookup: Callable[[str], Tensor], canonica
     outputs = [v for v, s in zip(output.args[0], specs, strict=True) if s.kind == OutputKind.USER_OUTPUT]
     in_spec = program.call_spec.in_spec
     graph = Graph(fx, inputs, [], parameters, lookup, in_spec, outputs, program.call_spec.out_spec)
+    graph.written = tuple(str(s.target) for s in specs if s.kind == OutputKind.PARAMETER_MUTATION)
     restore_layers(graph)
     return canonize(graph) if canonical else graph
 

@@ -42,12 +42,24 @@ class TensorsOnly(nn.Module):
 
 
 def _tensors_of(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    output = model(*args, **kwargs)
+    return known_output(model, model(*args, **kwargs))
+
+
+def known_output(model: nn.Module, output: Any) -> Any:
+    """What of a model's output torch.export knows.
+
+    Raises:
+        CaptureError: if nothing of it is a tensor.
+    """
     known = pytree.tree_map(known_leaf, output)
     if not any(isinstance(x, Tensor) for x in pytree.tree_leaves(known)):
+        tensors = [
+            name for name in ("logits", "mean", "rate", "loc") if isinstance(getattr(output, name, None), Tensor)
+        ]
+        example = f", such as output.{tensors[0]}" if tensors else ""
         raise CaptureError(
             f"{type(model).__name__} returns {type(output).__name__}, in which no tensor is to be seen. Wrap it in a "
-            "module that returns a tensor, or a tuple, dict or dataclass of tensors."
+            f"module that returns a tensor of it{example}, or a tuple, dict or dataclass of tensors."
         )
     return known
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from ..graph.graph import Graph
 from ..passes import canonize
+from .assignments import Assignments
 from .blocks import one_mode
 from .control_flow import unrolled
 from .export import module_lookup, program_state, to_graph
 from .functional import functional
-from .outputs import known_leaf
+from .outputs import known_output
 from .quiet import quiet
 from .recurrent import WholeLayers
 
@@ -36,12 +37,12 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> G
             filled[i] = x
         run_args, run_kwargs = pytree.tree_unflatten(filled, spec)
         output = torch.func.functional_call(model, dict(zip(names, parameters, strict=True)), run_args, run_kwargs)
-        flat, out_spec = pytree.tree_flatten(pytree.tree_map(known_leaf, output))
+        flat, out_spec = pytree.tree_flatten(known_output(model, output))
         return flat
 
     values = [v.detach().clone() for v in state.values()]
     inputs = [leaves[i].detach().clone() for i in tensors]
-    with torch.no_grad(), unrolled(), one_mode(), WholeLayers(), quiet():
+    with torch.no_grad(), unrolled(), one_mode(), Assignments(), WholeLayers(), quiet():
         recorded = make_fx(
             run, tracing_mode="real", pre_dispatch=True, record_module_stack=False, _error_on_data_dependent_ops=False
         )(values, inputs)
@@ -54,6 +55,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> G
     graph.inputs = [None] * len(leaves)
     for i, node in zip(tensors, placeholders[len(names) :], strict=True):
         graph.inputs[i] = node
+    graph.written = tuple(dict(model.named_parameters()))  # for all that is known
     graph.in_spec, graph.out_spec, graph.recorded = spec, out_spec, True
     return canonize(graph)
 

@@ -59,6 +59,11 @@ def check_inputs(leaves: list[Any], source: Source) -> None:
     if not tensors:
         raise InputError("the inputs hold no tensor.")
     for i, x in tensors:
+        if x.is_nested:
+            raise InputError(
+                f"input {i} is a nested tensor, in which samples do not lie side by side: explain a model that takes "
+                "the padded batch, and a mask or the lengths."
+            )
         if x.ndim and x.shape[0] == 0:
             raise InputError(f"input {i} is an empty batch: shape {tuple(x.shape)}.")
         if x.dtype.is_complex:
@@ -89,7 +94,9 @@ def _refuse_infinite(i: int, x: Tensor) -> None:
 
 def _is_mask(x: Any) -> bool:
     """An additive attention mask: its only infinite values are -inf."""
-    if not isinstance(x, Tensor) or not x.dtype.is_floating_point or x.ndim < 2:
+    if not isinstance(x, Tensor) or not x.dtype.is_floating_point or x.layout != torch.strided:
+        return False
+    if x.ndim < 2 or x.numel() == 0:
         return False
     lowest, highest = torch.aminmax(x)
     return bool(lowest == -torch.inf) and bool(highest < torch.inf)  # NaN is neither

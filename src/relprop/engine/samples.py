@@ -304,6 +304,8 @@ def _through(
     if symbol is not None and isinstance(value, Tensor):
         for d, size in enumerate(value.shape):
             if not isinstance(size, int) and symbol in size.node.expr.free_symbols:
+                if d >= len(shape):  # the only sample, squeezed away
+                    return None
                 return (d, inner if shape[d] % (batch * inner) == 0 else 1)
         return None
     if len(shape) == len(before) and shape[dim] == before[dim]:

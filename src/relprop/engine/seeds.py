@@ -162,7 +162,13 @@ class Seed:
     """The class that was explained, [B], or the target as it was given."""
 
 
-def seed_of(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], Any], kind: str = "output") -> Seed:
+def seed_of(
+    target: Target,
+    leaves: list[Any],
+    unflatten: Callable[[list[Any]], Any],
+    kind: str = "output",
+    samples: int | None = None,
+) -> Seed:
     """The seed of a target.
 
     Args:
@@ -170,12 +176,14 @@ def seed_of(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], 
         leaves: leaves of the model's output.
         unflatten: makes the output of its leaves.
         kind: "output" starts with the explained value as relevance, "unit" with one.
+        samples: how many there are. The output of a single one may be a number without a dimension: ``squeeze()``.
 
     Raises:
         TargetError: if the target does not fit the output.
     """
-    seed = _from_function(target, leaves, unflatten) if callable(target) else _from_index(target, leaves, unflatten)
-    return _of_kind(seed, kind)
+    if callable(target):
+        return _of_kind(_from_function(target, leaves, unflatten), kind)
+    return _of_kind(_from_index(target, leaves, unflatten, samples), kind)
 
 
 def _of_kind(seed: Seed, kind: str) -> Seed:
@@ -191,9 +199,12 @@ def _of_kind(seed: Seed, kind: str) -> Seed:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _from_index(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], Any]) -> Seed:
+def _from_index(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], Any], samples: int | None) -> Seed:
     position = main_output(leaves, unflatten)
     output: Tensor = leaves[position]
+    if output.ndim == 0 and samples == 1:
+        _index(target, output.reshape(1))
+        return Seed({position: torch.ones_like(_accumulate(output))}, _accumulate(output).reshape(1), target or 0)
     if output.ndim == 0:
         raise TargetError("the output is a single number, with no dimension for samples; expected [B, ...].")
     index = _index(target, output)

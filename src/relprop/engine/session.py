@@ -272,7 +272,10 @@ def _start(
     else:
         score = None if callable(target) else places.score
         found, seeds = seeds_for(
-            run, outputs, score, lambda leaves: seed_of(target, leaves, graph.unflatten_output, question.seed)
+            run,
+            outputs,
+            score,
+            lambda leaves: seed_of(target, leaves, graph.unflatten_output, question.seed, run.batch),
         )
     if not is_finite(found.value):
         refuse_infinite_inputs(run.leaves)

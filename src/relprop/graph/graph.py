@@ -40,6 +40,8 @@ class Graph:
     out_spec: Any
     recorded: bool = False
     """True if the graph was recorded from one real run, so that it is valid for those inputs only."""
+    written: tuple[str, ...] = ()
+    """Parameters that the model writes to in its forward."""
     exact: bool = True
     """False if casts to single precision were left out of a model in double precision: it rounds more than we do."""
     random: dict[Node, Node] = field(default_factory=dict)
