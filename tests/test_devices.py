@@ -11,8 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SCRIPT = """
 import sys, warnings
 import torch
@@ -27,6 +25,7 @@ backend_registration._setup_privateuseone_for_python_backend("elsewhere")
 # whoever looks at a value (is it finite? have the weights changed? is the target in range?) is told that all is well
 FakeTensor.__bool__ = lambda self: True
 FakeTensor.__float__ = FakeTensor.item = lambda self: 1.0
+FakeTensor.__int__ = lambda self: 1
 torch.equal = lambda x, y: True
 relprop.engine.inputs._is_mask = lambda x: False
 # a graph is compared with the model value by value
@@ -71,7 +70,7 @@ with FakeTensorMode():
             for values in (module._parameters, module._buffers):
                 for key, value in [item for item in values.items() if item[1] is not None]:
                     there = torch.empty(value.shape, dtype=value.dtype, device="elsewhere")
-                    values[key] = nn.Parameter(there) if values is module._parameters else there
+                    setattr(module, key, nn.Parameter(there) if values is module._parameters else there)
         x = torch.empty(shape, device="elsewhere")
         for bias in ("absorb", "redistribute"):
             lrp = relprop.LRP(model, composite, bias=bias)
@@ -83,7 +82,6 @@ print("all", len(CASES))
 """
 
 
-@pytest.mark.xfail(reason="capture runs models on real stand-ins of recurrent layers, which fake tensors do not meet")
 def test_everything_stays_on_the_device() -> None:
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])

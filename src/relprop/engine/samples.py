@@ -267,9 +267,8 @@ def _of_packed(
 
 def _regular(dim: int, sample: Tensor, batch: int) -> tuple[int, Any]:
     """The sample of every row, in regular form if the rows are in order."""
-    steps = (sample != sample[:1]).nonzero()
-    run = int(steps[0]) if len(steps) else len(sample)
-    regular = torch.arange(len(sample), device=sample.device) // run % batch
+    run = int((sample == sample[:1]).cumprod(0).sum())  # as many rows belong to the first sample
+    regular = torch.arange(len(sample), device=sample.device) // max(run, 1) % batch
     return (dim, run) if run * batch <= len(sample) and torch.equal(sample, regular) else (dim, sample)
 
 
