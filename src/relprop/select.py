@@ -230,10 +230,8 @@ def _gates(node: Node, scope: Scope) -> bool:
 
 def _squashes(node: Node, scope: Scope) -> int:
     """How much a node looks like a gate: sigmoids and softmax functions before other activations."""
-    kind, name = scope.kinds.get(node), str(node.target)
-    if kind == "softmax" or (kind == "activation" and "sigmoid" in name):
-        return 2
-    return int(kind == "activation" and "tanh" not in name)
+    kind = scope.kinds.get(node)
+    return 2 if kind == "softmax" else facts(node).gate if kind == "activation" else 0
 
 
 def _origin(node: Node, scope: Scope) -> Node:

@@ -85,9 +85,9 @@ def to_graph(program: ExportedProgram, lookup: Callable[[str], Tensor], canonica
 
 
 def _is_wrapped(fx: torch.fx.Graph) -> bool:
-    name = TensorsOnly.__qualname__
+    wrapper = f"{TensorsOnly.__module__}.{TensorsOnly.__qualname__}"
     stacks = (node.meta.get("nn_module_stack") for node in fx.nodes)
-    return any(str(kind).endswith(name) for stack in stacks if stack for _, kind in stack.values())
+    return any(kind in (wrapper, TensorsOnly) for stack in stacks if stack for _, kind in stack.values())
 
 
 def _unwrap_paths(fx: torch.fx.Graph) -> None:

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..errors import SelectionError
-from ..graph.graph import Graph, calls, is_float, module_stack, module_type
+from ..graph.facts import facts
+from ..graph.graph import Graph, calls, is_float, module_stack
+from ..graph.ops import PER_CHANNEL
 from ..select import stack_of
 
 
@@ -103,7 +105,7 @@ def channel_mask(node: Node, channels: Any) -> Callable[[Tensor], Tensor]:
             return torch.ones((), dtype=a.dtype, device=a.device)
         if isinstance(channels, Tensor) and (channels.dtype.is_floating_point or channels.dtype == torch.bool):
             return _fitting(channels, a)
-        dim = a.ndim - 1 if a.ndim == 3 and "onv1d" not in module_type(node) + str(node.target) else min(1, a.ndim - 1)
+        dim = a.ndim - 1 if a.ndim == 3 and not _is_convolved(node) else min(1, a.ndim - 1)
         try:
             index = torch.as_tensor(channels, device=a.device).long().reshape(-1)
         except (TypeError, ValueError, RuntimeError):
@@ -120,6 +122,13 @@ def channel_mask(node: Node, channels: Any) -> Callable[[Tensor], Tensor]:
         return kept.reshape([size if d == dim else 1 for d in range(a.ndim)])
 
     return mask
+
+
+def _is_convolved(node: Node) -> bool:
+    """Whether a convolution or a norm of channels made the values, but for functions of each of them."""
+    while facts(node).pointwise and node.target not in PER_CHANNEL and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+    return node.target in PER_CHANNEL
 
 
 def _fitting(mask: Any, a: Tensor) -> Tensor:

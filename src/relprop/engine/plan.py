@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from ..composites import Composite
 from ..graph.graph import Graph, describe, module_path, operation, shape_of, source_line
+from ..graph.ops import ONE_DIMENSIONAL
 from ..rules.base import Rule, Step
 from ..select import Scope
 from .lookups import explained
@@ -48,7 +49,7 @@ class Plan:
     def convolved(self) -> set[str]:
         """Names of the inputs that a 1-D convolution reads: their channels come before their steps."""
         named = zip(self.graph.inputs, self.graph.input_names, strict=True)
-        return {name for n, name in named if n is not None and any("conv1d" in str(user.target) for user in n.users)}
+        return {name for n, name in named if n is not None and any(u.target in ONE_DIMENSIONAL for u in n.users)}
 
     @property
     def table_rows(self) -> dict[str, int]:

@@ -19,6 +19,7 @@ from ..rules.message import Message, divide
 from ..targets import PREDICTED, Target, is_float_tensor, main_output, name_of, shown
 from .activity import made_by, picks
 from .hidden import channel_mask, module_outputs
+from .picking import index_of, pick
 from .plan import Plan
 from .run import Run
 from .scores import Score, score_behind
@@ -203,11 +204,11 @@ def _from_index(target: Target, leaves: list[Any], unflatten: Callable[[list[Any
     position = main_output(leaves, unflatten)
     output: Tensor = leaves[position]
     if output.ndim == 0 and samples == 1:
-        _index(target, output.reshape(1))
+        index_of(target, output.reshape(1))
         return Seed({position: torch.ones_like(_accumulate(output))}, _accumulate(output).reshape(1), target or 0)
     if output.ndim == 0:
         raise TargetError("the output is a single number, with no dimension for samples; expected [B, ...].")
-    index = _index(target, output)
+    index = index_of(target, output)
     value, coefficient = pick(_accumulate(output), index)
     explained = index[0] if len(index) == 1 else (target if target is not None else torch.zeros(len(value)).long())
     return Seed({position: coefficient}, value, explained)
@@ -237,92 +238,10 @@ def index_for(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]]
     if callable(target):
         return None
     output = leaves[main_output(leaves, unflatten)]
-    parts = _index(target, output)
+    parts = index_of(target, output)
     if not parts:
         return None
     return parts[0] if output.ndim == 2 else torch.stack(parts, 1)
-
-
-def pick(output: Tensor, index: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """One number of each sample, [B], and the coefficient that picks it, in the shape of the output.
-
-    Args:
-        output: [B, ...].
-        index: one tensor [B] for each dimension behind the first.
-    """
-    flat, place = output.reshape(output.shape[0], -1), torch.zeros(output.shape[:1]).long().to(output.device)
-    for i, size in zip(index, output.shape[1:], strict=False):
-        place = place * size + i
-    return flat.gather(1, place[:, None])[:, 0], torch.zeros_like(flat).scatter(1, place[:, None], 1).view_as(output)
-
-
-def _index(target: Target, output: Tensor) -> tuple[Tensor, ...]:
-    """The index of every sample, one tensor [B] per dimension behind the first."""
-    shape, samples = tuple(output.shape), output.shape[0]
-    if isinstance(target, np.ndarray):
-        target = torch.from_numpy(target)
-    if isinstance(target, np.integer):
-        target = int(target)
-    if target is None or (isinstance(target, int) and target == PREDICTED):
-        if output.ndim == 1:
-            return ()
-        if output.ndim == 2:
-            return (output.argmax(1),)
-        raise TargetError(
-            f"the output has shape {shape}: say what to explain. Choose an index tuple of {output.ndim - 1} numbers, "
-            f"such as target={tuple([0] * (output.ndim - 1))}, or a function from the output to one scalar per sample, "
-            "such as target=lambda output: output.flatten(1).sum(1)."
-        )
-    if isinstance(target, Tensor):
-        return _tensor_index(target, output)
-    if isinstance(target, bool) or not isinstance(target, (int, tuple)):
-        raise TargetError(
-            f"target must be None, an int, a LongTensor [B], a tuple of ints, a function, or several([...]); "
-            f"got {target!r}."
-        )
-    entries = target if isinstance(target, tuple) else (target,)
-    if output.ndim == 1 and entries == (0,):
-        return ()
-    if len(entries) != output.ndim - 1:
-        raise TargetError(
-            f"target {target!r} has {len(entries)} index(es) for an output of shape {shape}; it needs "
-            f"{output.ndim - 1} (all but the first dimension, that of the samples), or a function from the output to "
-            "one scalar per sample."
-        )
-    index = []
-    for d, entry in enumerate(entries, start=1):
-        if isinstance(entry, Tensor):
-            entry = _checked(entry, samples)
-        elif isinstance(entry, int) and not isinstance(entry, bool):
-            entry = torch.full((samples,), entry, device=output.device)
-        else:
-            raise TargetError(f"target {target!r}: an index must be an int or a LongTensor [B], got {entry!r}.")
-        index.append(_in_range(entry.to(output.device), shape[d], target, d))
-    return tuple(index)
-
-
-def _tensor_index(target: Tensor, output: Tensor) -> tuple[Tensor, ...]:
-    target = _checked(target, output.shape[0])
-    if output.ndim != 2:
-        raise TargetError(f"a target of one index per sample needs an output [B, C], got {tuple(output.shape)}.")
-    index = target.to(output.device)
-    return (_in_range(torch.where(index == PREDICTED, output.argmax(1), index), output.shape[1], target, 1),)
-
-
-def _checked(target: Tensor, samples: int) -> Tensor:
-    if target.dtype.is_floating_point or target.dtype in (torch.bool,) or target.dtype.is_complex:
-        raise TargetError(f"target tensors hold class indices (dtype torch.long), got {target.dtype}.")
-    if target.ndim == 0:
-        target = target.expand(samples)
-    if target.shape != (samples,):
-        raise TargetError(f"a target tensor has one index per sample, [{samples}], got shape {tuple(target.shape)}.")
-    return target.long()
-
-
-def _in_range(index: Tensor, size: int, target: Any, dim: int) -> Tensor:
-    if bool(((index >= size) | (index < -size)).any()):
-        raise TargetError(f"target {target!r} is out of range: dimension {dim} of the output has size {size}.")
-    return index % size
 
 
 # ---------------------------------------------------------------------------------------------------------------------

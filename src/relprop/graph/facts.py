@@ -49,6 +49,8 @@ class Facts:
     """It only changes the type or the device of values."""
     shape_only: bool = False
     """It uses its first argument for its shape, and not for its values."""
+    gate: int = 1
+    """How much an activation looks like a gate where it meets another factor: a sigmoid 2, a tanh 0, others 1."""
     random: tuple[str, ...] | None = None
     """The arguments that make it random, or let it use the statistics of the batch, when all of them are set."""
     back: Callable[..., Tensor] | None = None

@@ -27,6 +27,9 @@ PACK, PAD = aten._pack_padded_sequence.default, aten._pad_packed_sequence.defaul
 CONVOLUTIONS = {aten.conv1d.default: 1, aten.conv2d.default: 2, aten.conv3d.default: 3}
 TRANSPOSED = {aten.conv_transpose1d.default: 1, aten.conv_transpose2d.input: 2, aten.conv_transpose3d.input: 3}
 """Convolutions, and over how many dimensions they go."""
+ONE_DIMENSIONAL = {operation for operation, dims in {**CONVOLUTIONS, **TRANSPOSED}.items() if dims == 1}
+PER_CHANNEL = {aten.group_norm.default, standardise, *CONVOLUTIONS, *TRANSPOSED}
+"""Operations whose channels come right behind the samples, [B, C, ...]."""
 
 
 def as_real(x: Tensor) -> Tensor:

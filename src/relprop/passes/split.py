@@ -13,14 +13,13 @@ from torch.fx import Node
 
 from ..graph.arguments import arguments
 from ..graph.graph import Graph, calls
-from ..graph.ops import CONVOLUTIONS, TRANSPOSED, standardise
+from ..graph.ops import CONVOLUTIONS, PER_CHANNEL, TRANSPOSED, standardise
 from .clean import remove_dead_code
 from .constants import find_constants
 
 aten = torch.ops.aten
 
 LAYERS = {aten.linear.default, *CONVOLUTIONS, *TRANSPOSED}
-PER_CHANNEL = {aten.group_norm.default, standardise, *CONVOLUTIONS, *TRANSPOSED}
 NORMS = {aten.layer_norm.default, aten.rms_norm.default, aten.group_norm.default, standardise}
 
 

@@ -164,7 +164,9 @@ _register(aten.square.default, sign=NONNEGATIVE, ratio=lambda x: x)
 _register(aten.rrelu.default, sign=KEEPS, random=("training",))
 register("activation", IDENTITY, aten.prelu.default, fresh=True, sign=KEEPS)  # a slope for every channel
 register("activation", IDENTITY, written_activation)
-_register(aten.hardtanh.default, sign=_if_bounded("min_val", "max_val"))
+_register(aten.hardtanh.default, sign=_if_bounded("min_val", "max_val"), gate=0)
+_register(aten.tanh.default, sign=KEEPS, gate=0)
+_register(aten.sigmoid.default, aten.hardsigmoid.default, sign=NONNEGATIVE, gate=2)
 _register(aten.clamp.default, sign=_if_bounded("min", "max"))
 _register(aten.clamp_min.default, sign=_if_bounded("min", "min"))
 _register(aten.threshold.default, sign=_if_bounded("threshold", "value"))
@@ -173,8 +175,6 @@ _register(aten.pow.Scalar, sign=lambda node: NONNEGATIVE if argument(node, "self
 _register(aten.softplus.default, sign=_of_softplus)
 _register(
     aten.relu6.default,
-    aten.sigmoid.default,
-    aten.hardsigmoid.default,
     aten.exp.default,
     aten.exp2.default,
     aten.sqrt.default,
@@ -190,7 +190,6 @@ _register(
     aten.elu.default,
     aten.selu.default,
     aten.celu.default,
-    aten.tanh.default,
     aten.softshrink.default,
     aten.hardshrink.default,
     aten.clamp_max.default,
