@@ -1,7 +1,7 @@
 """relprop explains the predictions of PyTorch models by Layer-wise Relevance Propagation (LRP)."""
 
 from . import composites, rules, select, targets
-from .composites import Composite
+from .composite import Composite
 from .engine.ledger import Ledger
 from .errors import (
     CaptureError,

@@ -10,7 +10,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from .capture.capturer import Capturer
-from .composites import Composite
+from .composite import Composite
 from .engine.given import Given
 from .engine.micro_batch import answers_in_parts
 from .engine.plan import Plan
@@ -31,7 +31,7 @@ class LRP:
     Args:
         model: an ``nn.Module``, an ``ExportedProgram``, or the path of a ``.pt2`` file.
         composite: which rule for which operation: a name from :mod:`relprop.composites`, a
-            :class:`~relprop.composites.Composite`, ``(selector, rule)`` pairs, or one rule for every linear operation.
+            :class:`~relprop.composite.Composite`, ``(selector, rule)`` pairs, or one rule for every linear operation.
             "auto" picks one by what the graph contains, and says which in the plan.
         bias: what happens to the share of biases: "absorb" (it is booked as a sink), "redistribute" (the inputs of the
             neuron share it equally) or "zero" (biases are left out of numerators and denominators).

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from heapq import heappop, heappush
@@ -18,8 +16,8 @@ from torch.fx import Node
 
 from .errors import SelectionError
 from .graph.facts import facts
-from .graph.graph import Graph, is_float, module_stack
-from .rules.layers import layer_of
+from .graph.graph import is_float, module_stack
+from .scope import LINEAR_KINDS, Scope, Selector
 
 __all__ = [
     "Scope",
@@ -48,94 +46,9 @@ __all__ = [
     "state_space",
 ]
 
-LINEAR_KINDS = ("dense", "convolution")
 _ATEN = torch.ops.aten
 _EMBEDDING = _ATEN.embedding.default
 _ZEROS = (_ATEN.zeros.default, _ATEN.new_zeros.default, _ATEN.zeros_like.default)
-
-
-@dataclass
-class Scope:
-    """The active part of a graph, as selectors see it."""
-
-    graph: Graph
-    nodes: list[Node]
-    """Active operations between the explained inputs and the output, in order."""
-    kinds: dict[Node, str] = field(default_factory=dict)
-    _matches: dict[Any, set[Node]] = field(default_factory=dict)
-    _depths: dict[Node, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.kinds = {n: self._kind(n) for n in self.nodes}
-
-    def _kind(self, node: Node) -> str:
-        layer = layer_of(node, lambda n: not isinstance(n, Node) or n in self.graph.constants)
-        if layer is not None:
-            return layer.kind
-        return facts(node).kind
-
-    def matches(self, selector: Selector) -> set[Node]:
-        """All active operations that a selector matches."""
-        if selector not in self._matches:
-            self._matches[selector] = {n for n in self.nodes if selector.test(n, self)}
-        return self._matches[selector]
-
-    def without_before(self, chosen: set[Node], backwards: bool = False) -> set[Node]:
-        """Those of the chosen nodes that have no chosen node before them (behind them, if backwards)."""
-        order = list(reversed(self.nodes)) if backwards else self.nodes
-        active = set(self.nodes)
-        reached: set[Node] = set()
-        for node in order:
-            before = node.users if backwards else node.all_input_nodes
-            if any(n in active and (n in reached or n in chosen) for n in before):
-                reached.add(node)
-        return chosen - reached
-
-    def depth(self, node: Node) -> float:
-        """Where a node is between input (0) and output (1), counted in linear operations on the longest path."""
-        if not self._depths:
-            count: dict[Node, int] = {}
-            for n in self.nodes:
-                before = [count[m] + (self.kinds[m] in LINEAR_KINDS) for m in n.all_input_nodes if m in count]
-                count[n] = max(before, default=0)
-            last = max((count[n] for n in self.nodes if self.kinds[n] in LINEAR_KINDS), default=0)
-            self._depths = {n: min(1.0, count[n] / last) if last else 0.0 for n in self.nodes}
-        return self._depths[node]
-
-
-@dataclass(frozen=True)
-class Selector:
-    """A condition on an operation. ``str()`` gives the expression that made it.
-
-    The conditions here are functions of this file with some arguments filled in, so that a selector can be pickled.
-    """
-
-    name: str
-    test: Callable[[Node, Scope], bool] = field(compare=False)
-
-    def __str__(self) -> str:
-        return self.name
-
-    def __and__(self, other: Selector) -> Selector:
-        return Selector(f"({self} & {other})", partial(_both, self, other))
-
-    def __or__(self, other: Selector) -> Selector:
-        return Selector(f"({self} | {other})", partial(_either, self, other))
-
-    def __invert__(self) -> Selector:
-        return Selector(f"~{self}", partial(_neither, self))
-
-
-def _both(one: Selector, other: Selector, node: Node, scope: Scope) -> bool:
-    return node in scope.matches(one) and node in scope.matches(other)
-
-
-def _either(one: Selector, other: Selector, node: Node, scope: Scope) -> bool:
-    return node in scope.matches(one) or node in scope.matches(other)
-
-
-def _neither(one: Selector, node: Node, scope: Scope) -> bool:
-    return node not in scope.matches(one)
 
 
 def _of_kind(name: str, *kinds: str) -> Selector:

@@ -13,7 +13,7 @@ from ..graph.arguments import argument
 from ..graph.facts import facts
 from ..graph.graph import Graph, calls, holds_numbers
 from ..rules.base import Rule, Stop
-from ..select import Scope
+from ..scope import Scope
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Activity

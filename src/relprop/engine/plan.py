@@ -8,11 +8,11 @@ from typing import Any
 
 from torch.fx import Node
 
-from ..composites import Composite
+from ..composite import Composite
 from ..graph.graph import Graph, describe, module_path, operation, shape_of, source_line
 from ..graph.ops import ONE_DIMENSIONAL
 from ..rules.base import Rule, Step
-from ..select import Scope
+from ..scope import Scope
 from .lookups import explained
 from .schedule import Schedule
 

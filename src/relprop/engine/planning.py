@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch.fx import Node
 
-from ..composites import Composite, default
+from ..composite import Composite
+from ..composites import default
 from ..errors import CaptureError, RuleError, UnsupportedOperation
 from ..graph.facts import TABLE
 from ..graph.graph import Graph, module_path, operation, place, source_line
@@ -16,7 +17,7 @@ from ..rules.base import Rule, Step, Stop
 from ..rules.layers import LAYER_KINDS, called
 from ..rules.linear import LRP0
 from ..rules.neurons import LinearRule
-from ..select import Scope
+from ..scope import Scope
 from .activity import active_nodes, ancestors, dependent_nodes, made_by, picks, stopped_nodes
 from .lookups import explained, needed
 from .plan import Plan

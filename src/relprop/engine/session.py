@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..capture.capturer import Capturer, Outdated
-from ..composites import Composite, of
+from ..composite import Composite
+from ..composites import of
 from ..errors import TargetError
 from ..graph.graph import Graph
 from ..graph.modes import own_modes
