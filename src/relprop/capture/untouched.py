@@ -18,8 +18,7 @@ def untouched(reach: Reach) -> Iterator[None]:
     """What is written within to anything of a model but the values of its parameters and buffers is undone."""
     attributes = [mapping for _, mapping in reach.attributes]
     whole = [*reach.mappings.values(), *reach.stores.values(), *reach.hooks.values(), *attributes]
-    mappings = [(x, dict(dict.items(x))) for x in whole]
-    classes = [(kind, dict(vars(kind))) for kind in reach.classes.values()]
+    owners = [(x, _items(x)) for x in [*whole, *reach.classes.values()]]
     sequences = [(x, list(x)) for x in reach.sequences.values()]
     cells = [(cell, content(cell)) for cell in reach.cells.values()]
     modules = [entry for path, entry in reach.chosen.items() if path not in reach.classes]
@@ -31,10 +30,8 @@ def untouched(reach: Reach) -> Iterator[None]:
     try:
         yield
     finally:
-        for x, before in mappings:
-            _restore(x, dict(dict.items(x)), before)
-        for kind, before in classes:
-            _restore(kind, dict(vars(kind)), before)
+        for owner, before in owners:
+            _restore(owner, _items(owner), before)
         for x, items in sequences:
             if len(x) != len(items) or any(a is not b for a, b in zip(x, items, strict=True)):
                 _refill(x, items)
@@ -62,6 +59,11 @@ def untouched(reach: Reach) -> Iterator[None]:
 
 def _alive(reach: Reach) -> list[Tensor]:
     return [t for t in (weak() for weak in reach.tensors.values()) if t is not None]
+
+
+def _items(owner: Any) -> dict[Any, Any]:
+    """The attributes of a class, or what is in a dict, by no method of a subclass."""
+    return dict(vars(owner)) if isinstance(owner, type) else dict(dict.items(owner))
 
 
 def _restore(owner: Any, now: dict[Any, Any], before: dict[Any, Any]) -> None:

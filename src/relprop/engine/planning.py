@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import torch
@@ -81,6 +81,37 @@ def make_plan(
     chosen = _choose(scope, composite)
     stopped = stopped_nodes(scope, chosen, active)
 
+    def step_of(node: Node, candidates: tuple[Node, ...]) -> Step:
+        rule, reason = chosen[node]
+        kind = scope.kinds[node]
+        if kind == "product" and (free := tuple(n for n in candidates if made_by(n) not in stopped)):
+            candidates = free  # a stopped factor is a constant
+        step = Step(
+            node, rule, kind, candidates, bias=bias, constants=graph.constants, accounting=accounting, reason=reason
+        )
+        if (complaint := rule.supports(step)) is not None:
+            raise RuleError(f"rule {rule} does not suit {place(node)}: {complaint}.")
+        carried = tuple(n for n in candidates if rule.carries(step, n))
+        # where nothing is handed on (an image sampled at places), it is booked
+        return replace(step, rule=rule if carried else Stop(), active=carried)
+
+    steps, gaps = _reached(graph, roots, active, sources, chosen, step_of)
+    if strict:
+        refuse_gaps(gaps)
+    steps = without_masks(with_forms(graph, roots, steps), set(keep))
+    schedule = schedule_of(graph, steps, roots, {*keep, *needed(graph, sources)})
+    return Plan(graph, steps, sources, roots, composite, gaps, scope, dependent, bias, schedule)
+
+
+def _reached(
+    graph: Graph,
+    roots: Sequence[Node],
+    active: Set[Node],
+    sources: Mapping[Node, Sequence[int]],
+    chosen: Mapping[Node, tuple[Rule, str]],
+    step_of: Callable[[Node, tuple[Node, ...]], Step],
+) -> tuple[dict[Node, Step], list[Node]]:
+    """The steps of all operations that relevance reaches, in the order of execution, and those without a rule."""
     gaps: list[Node] = []
     reached: set[Node] = {r for r in roots if r in active}
     found: list[Step] = []
@@ -95,36 +126,9 @@ def make_plan(
             gaps.append(node)
             reached |= set(candidates)
             continue
-        rule, reason = chosen[node]
-        if (
-            scope.kinds[node] == "product"
-            and len(free := tuple(n for n in candidates if made_by(n) not in stopped)) > 0
-        ):
-            candidates = free  # a stopped factor is a constant
-        step = Step(
-            node,
-            rule,
-            scope.kinds[node],
-            candidates,
-            bias=bias,
-            constants=graph.constants,
-            accounting=accounting,
-            reason=reason,
-        )
-        if (complaint := rule.supports(step)) is not None:
-            raise RuleError(f"rule {rule} does not suit {place(node)}: {complaint}.")
-        active_here = tuple(n for n in candidates if rule.carries(step, n))
-        if not active_here:  # nothing is handed on (an image sampled at places): it is booked
-            step = replace(step, rule=Stop())
-        found.append(replace(step, active=active_here))
+        found.append(step_of(node, candidates))
         reached |= set(found[-1].active)
-    gaps.reverse()
-    if strict:
-        refuse_gaps(gaps)
-    steps = with_forms(graph, roots, {step.node: step for step in reversed(found)})
-    steps = without_masks(steps, set(keep))
-    schedule = schedule_of(graph, steps, roots, {*keep, *needed(graph, sources)})
-    return Plan(graph, steps, sources, roots, composite, gaps, scope, dependent, bias, schedule)
+    return {step.node: step for step in reversed(found)}, gaps[::-1]
 
 
 def refuse_gaps(gaps: Sequence[Node], seeded: Iterable[Node] | None = None) -> None:
