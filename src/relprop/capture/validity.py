@@ -83,10 +83,13 @@ class Capture:
     def _sizes(self, leaves: Sequence[Any]) -> dict[str, int] | None:
         """The open sizes, or None if the inputs have sizes that the graph is not for."""
         sizes: dict[str, int] = {}
+        dims: list[tuple[int, Any]] = []
         for leaf, shape in zip(leaves, self.shapes, strict=True):
-            if shape is not None and not _fits(leaf.shape, shape, sizes):
+            if shape is not None and len(leaf.shape) != len(shape):
                 return None
-        return sizes if _guards_hold(self.shapes, sizes) else None
+            dims += [] if shape is None else zip(leaf.shape, shape, strict=True)
+        fits = all(_fits(n, dim, sizes) for n, dim in dims) and all(_follows(n, dim, sizes) for n, dim in dims)
+        return sizes if fits and _guards_hold(self.shapes, sizes) else None
 
 
 def _ones(sizes: dict[str, int]) -> frozenset[str]:
@@ -108,23 +111,31 @@ def _same_input(example: Any, leaf: Any) -> bool:
     return same_value(example, leaf)
 
 
-def _fits(actual: Sequence[int], captured: Sequence[Any], sizes: dict[str, int]) -> bool:
-    """Whether a shape agrees with the captured one; symbols are bound at their first occurrence."""
-    if len(actual) != len(captured):
+def _fits(n: int, dim: Any, sizes: dict[str, int]) -> bool:
+    """Whether a size agrees with the captured one; a symbol is bound at its first occurrence."""
+    if isinstance(dim, int):
+        return n == dim
+    if not dim.node.expr.is_Symbol:
+        return True  # which is seen when all symbols are bound
+    if sizes.setdefault(str(dim), n) != n:
         return False
-    for n, dim in zip(actual, captured, strict=True):
-        if isinstance(dim, int):
-            if n != dim:
-                return False
-        elif dim.node.expr.is_Symbol:
-            if sizes.setdefault(str(dim), n) != n:
-                return False
-            bounds = dim.node.shape_env.var_to_range[dim.node.expr]
-            if (n < bounds.lower and n != 1) or n > bounds.upper:
-                return False
-        elif int(dim.node.expr.subs({s: sizes.get(str(s), 0) for s in dim.node.expr.free_symbols})) != n:
+    bounds = dim.node.shape_env.var_to_range[dim.node.expr]
+    return not ((n < bounds.lower and n != 1) or n > bounds.upper)
+
+
+def _follows(n: int, dim: Any, sizes: dict[str, int]) -> bool:
+    """Whether a size is what the captured one, such as 2 s + 1, says; if it says what a symbol is, that is bound."""
+    if isinstance(dim, int) or dim.node.expr.is_Symbol:
+        return True
+    size = dim.node.expr.subs({s: sizes[str(s)] for s in dim.node.expr.free_symbols if str(s) in sizes})
+    if len(size.free_symbols) == 1:
+        (symbol,) = size.free_symbols
+        start, step = size.subs(symbol, 0), size.coeff(symbol)
+        if size != step * symbol + start or step == 0 or (n - start) % step:
             return False
-    return True
+        sizes[str(symbol)] = int((n - start) / step)
+        return True
+    return bool(size == n)
 
 
 def _guards_hold(shapes: Sequence[Any], sizes: dict[str, int]) -> bool:
