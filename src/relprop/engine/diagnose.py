@@ -44,14 +44,9 @@ def warn_of_growth(run: Run, seeds: dict[Node, Message], sent: list[Tensor | Non
     reason: str | None = "relevance is not finite, or has grown out of proportion: see the first such warning."
     if run.plan not in told:
         told.add(run.plan)
-        reason = diagnose(_again(run), seeds, max(start, 1e-30))
+        reason = diagnose(run.again(), seeds, max(start, 1e-30))
     if reason:
         warn(reason)
-
-
-def _again(run: Run) -> Run:
-    """The same run, with all that it computes."""
-    return Run(run.plan, run.leaves, retain=True, hold=True, batch=run.batch)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -105,7 +100,7 @@ def _misleading(run: Run, seeds: dict[Node, Message], sent: list[Tensor | None],
     if not size > MISLEADING * max(start, largest):
         return None
     gains = Gains()
-    _again(run).sweep(seeds, [gains])
+    run.again().sweep(seeds, [gains])
     node = max(gains.found, key=lambda n: abs(gains.found[n]), default=None)
     if node is None or node is gains.last_layer:
         return None

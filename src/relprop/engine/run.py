@@ -81,6 +81,10 @@ class Run:
         with torch.set_grad_enabled(differentiable), kernels:
             self._forward()
 
+    def again(self) -> Run:
+        """The same once more, with all that it computes, for who looks into it."""
+        return Run(self.plan, self.leaves, retain=True, hold=True, batch=self.batch)
+
     # -- forward ------------------------------------------------------------------------------------------------------
 
     def _load(self, leaves: list[Any]) -> None:

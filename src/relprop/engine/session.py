@@ -19,6 +19,7 @@ from ..graph.graph import Graph
 from ..graph.modes import own_modes
 from ..rules.message import Message, is_finite
 from ..rules.table import table_version
+from .balance import warn_of_residual
 from .checkpoint import Checkpointed
 from .diagnose import warn_of_growth
 from .given import Given
@@ -33,7 +34,7 @@ from .run import Run
 from .scores import Score
 from .seeds import Seed, refuse_list, roots_for, seed_inside, seed_of, seeds_for, start_of, starts_of
 from .sources import relevances_of, sources_of
-from .trace import Account, Trace, Tracer
+from .trace import Trace, follow
 from .watch import Masks, Record, Watcher
 
 BIAS_POLICIES = ("absorb", "redistribute", "zero")
@@ -95,15 +96,10 @@ class Session:
             raise TargetError("a trace follows one target at a time: call it once for each.")
         with own_modes():
             (target,), (run, places) = question.targets, self._run(given, question, How(accounting=True), hold=True)
-            plan = run.plan
             found, seeds = _start(run, run.outputs, target, question, places)
-            refuse_gaps(plan.gaps, seeds)
+            refuse_gaps(run.plan.gaps, seeds)
             run.batch = len(found.value)
-            account = run.ledger = Account(torch.zeros(run.batch))
-            tracer = Tracer(plan, account)
-            run.sweep(seeds, [*([Masks(places.masks)] if places.masks else []), tracer])
-            size = sum(float(m.relevance(run.values[n]).detach().abs().sum()) for n, m in seeds.items())
-        return Trace(tuple(reversed(tracer.rows)), size)
+            return follow(run, seeds, places.watchers)
 
     def _run(self, given: Given, question: Question, how: How, *, hold: bool = False) -> tuple[Run, Places]:
         """The forward run, whose output is the model's."""
@@ -190,16 +186,14 @@ class Session:
         ledger = open_ledger(run, found, seeds) if accounting else None
         if ledger is not None and places.score is not None and not callable(target):
             ledger.start = str(places.score)
-        record, watchers = Record(places.recorded.values()), list[Watcher]()
-        if places.masks:
-            watchers.append(Masks(places.masks))
-        if places.recorded:
-            watchers.append(record)
-        messages = run.sweep(seeds, watchers)
+        record = Record(places.recorded.values())
+        messages = run.sweep(seeds, [*places.watchers, *([record] if places.recorded else [])])
         relevances = relevances_of(plan, run, messages, ledger)
         if (guarded := _needs_guard(run, relevances)) is not None:
             return self._answer(guarded, target, question, places, accounting)
         warn_of_growth(run, seeds, relevances, self._told)
+        if ledger is not None:
+            warn_of_residual(run, seeds, ledger, places.watchers, self._told)
         kept = {}
         for name, node in places.recorded.items():
             relevance = record.found[node]
@@ -239,6 +233,11 @@ class Places:
         }
         roots, score = roots_for(graph, question.targets) if start is None else ((start,), None)
         return cls(module_outputs(graph, question.record), masks, start, chosen, roots, score)
+
+    @property
+    def watchers(self) -> list[Watcher]:
+        """What changes relevance on its way."""
+        return [Masks(self.masks)] if self.masks else []
 
     @property
     def keep(self) -> tuple[Node, ...]:

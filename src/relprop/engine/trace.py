@@ -15,6 +15,7 @@ from ..rules.base import Context, Messages, Step
 from ..rules.message import Form, Message
 from .ledger import Ledger
 from .plan import Plan, rule_name, table
+from .run import Run
 from .watch import Watcher
 
 
@@ -122,6 +123,21 @@ class Tracer(Watcher):
         step = self.plan.steps.get(node)
         value = run.values[node if step is None else step.output]
         return run.accumulate(value) if isinstance(value, Tensor) else value
+
+
+def follow(run: Run, seeds: Mapping[Node, Message], watchers: Sequence[Watcher] = ()) -> Trace:
+    """The trace of a run that holds all of its values.
+
+    Args:
+        run: made with ``hold=True``, of a plan that keeps books.
+        seeds: where relevance starts.
+        watchers: those that change relevance on its way (masks).
+    """
+    account = run.ledger = Account(torch.zeros(run.batch or 1))
+    tracer = Tracer(run.plan, account)
+    run.sweep(dict(seeds), [*watchers, tracer])
+    size = sum(float(m.relevance(run.values[n]).detach().abs().sum()) for n, m in seeds.items())
+    return Trace(tuple(reversed(tracer.rows)), size)
 
 
 def _letters(form: Form) -> str:

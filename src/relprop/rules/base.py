@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import torch
@@ -231,8 +231,15 @@ class Stop(Rule):
         return {step.node} if step.accounting and step.form.c else set()
 
     def backward(self, call: Call, message: Message) -> Messages:
-        call.book("stopped", lambda: message.relevance(call.output))
+        if message:
+            call.book("stopped", lambda: message.relevance(call.output))
+        picks = {pick.args[1]: pick for pick in call.node.users} if call.messages else {}
+        for i, part in (call.messages or {}).items():  # of an operation with several results
+            call.book("stopped", partial(self._part, part, call, i), picks[i], call.node)
         return [Message() for _ in call.active]
+
+    def _part(self, part: Message, call: Call, i: int) -> Tensor:
+        return part.relevance(call.output[i] if part.c is not None else None)
 
 
 @dataclass(frozen=True)

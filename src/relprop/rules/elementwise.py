@@ -32,7 +32,7 @@ class Identity(Rule):
     """R_in = R_out through an activation (AttnLRP Eq. 9): c is multiplied by f(x)/x, or R passed where f(0) != 0."""
 
     def supports(self, step: Step) -> str | None:
-        if len(step.active) != 1 or step.node.meta["val"].shape != step.active[0].meta["val"].shape:
+        if len(step.active) != 1 or getattr(step.node.meta["val"], "shape", None) != step.active[0].meta["val"].shape:
             return "it is meant for functions of one tensor that act on every element"
         return None
 

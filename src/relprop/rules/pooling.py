@@ -40,6 +40,9 @@ class WinnerTakeAll(Gradient):
     def __str__(self) -> str:
         return "WinnerTakeAll()"
 
+    def supports(self, step: Step) -> str | None:
+        return None if isinstance(TABLE[step.node.target].rule, WinnerTakeAll) else "it is meant for max pooling"
+
     def constants(self, step: Step) -> list[Node]:
         return []  # where windows begin may be a tensor of random numbers, which is part of no sum
 
@@ -151,6 +154,8 @@ class Norm(Rule):
     def supports(self, step: Step) -> str | None:
         if step.kind not in (*LAYER_KINDS, "add", "maximum pool", "average pool", "structural", "upsample"):
             return "it is meant for sums, pooling and linear operations"
+        if step.kind == "maximum pool" and step.node.target not in AVERAGE_OF:
+            return "an adaptive or fractional maximum has no average of the same windows"
         return self._rule(step).supports(step)
 
     def form(self, step: Step) -> Form:
