@@ -135,3 +135,9 @@ def test_one_model_asked_before_and_after() -> None:
     torch.testing.assert_close(lrp.attribute(x, target=0), lrp0, rtol=0, atol=1e-12)
     relprop.rule_for(aten.linear)(Half())
     torch.testing.assert_close(lrp.attribute(x, target=0), lrp0 / 2, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("operation", [aten.addmm, aten.batch_norm, aten.glu.default, aten.addcmul])
+def test_an_operation_that_no_rule_ever_meets(operation: object) -> None:
+    with pytest.raises(relprop.RuleError, match="no rule ever meets"):
+        relprop.rule_for(operation)

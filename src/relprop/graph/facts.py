@@ -73,6 +73,8 @@ class Facts:
 TABLE: dict[Any, Facts] = {}
 """Operation -> what is known of it."""
 UNKNOWN = Facts(kind="unknown")
+REWRITTEN: set[Any] = set()
+"""Operations that a pass always writes as others, so that no rule ever meets them."""
 
 
 def facts(node: Node) -> Facts:

@@ -17,7 +17,7 @@ import torch
 from torch.fx import Node
 
 from ..graph.arguments import argument, arguments
-from ..graph.facts import describe
+from ..graph.facts import REWRITTEN, describe
 from ..graph.graph import Graph, calls
 from ..graph.ops import (
     CONVOLUTIONS,
@@ -53,6 +53,7 @@ describe(
     fresh=True,
     random=("training",),
 )
+REWRITTEN.update(BATCH_NORMS)
 
 
 def fold_batch_norm(graph: Graph) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch.fx import Node
 
 from ..graph.arguments import argument, arguments
+from ..graph.facts import REWRITTEN
 from ..graph.graph import Graph, calls
 from ..graph.ops import as_real, bag_of, bagged, distance, grouped_product, spread
 from .clean import remove_dead_code
@@ -235,3 +236,4 @@ MAKERS: dict[Any, Any] = {
     "transformers::grouped_mm_fallback": _grouped,
     **dict.fromkeys(PADDED, _padding_in_words),
 }
+REWRITTEN.update(MAKERS)

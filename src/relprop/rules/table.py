@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..graph.facts import TABLE, UNKNOWN, describe
+from ..errors import RuleError
+from ..graph.facts import REWRITTEN, TABLE, UNKNOWN, describe
 from ..graph.graph import operation
 from .base import Call, Messages, Rule, Step
 from .message import Form, Message
@@ -42,15 +43,23 @@ def rule_for(*operations: Any, kind: str = "custom") -> Callable[[Any], Any]:
 
     Raises:
         TypeError: if what is decorated is neither a rule nor a function, or if an operation is no callable.
+        RuleError: if no rule ever meets an operation, since it is written as others before rules are chosen.
     """
     overloads = []
     for op in operations:
         if isinstance(op, torch._ops.OpOverloadPacket):
-            overloads += [getattr(op, name) for name in op.overloads()]
+            found = [getattr(op, name) for name in op.overloads()]
         elif callable(op):
-            overloads.append(op)
+            found = [op]
         else:
             raise TypeError(f"rule_for takes operations such as torch.ops.mylib.op, got {op!r}")
+        if not REWRITTEN.isdisjoint(found) and not any(TABLE.get(o, UNKNOWN).rule for o in found):
+            raise RuleError(
+                f"no rule ever meets {op}: relprop writes it as other operations first (a batch norm as a part of the "
+                "layer in front of it or as a product and a sum, a fused operation as its parts). "
+                "print(lrp.plan(x)) shows those that are left: give one of them a rule."
+            )
+        overloads += found
 
     def decorate(thing: Any) -> Any:
         if isinstance(thing, type) and issubclass(thing, Rule):
