@@ -84,6 +84,7 @@ def test_coefficients_alone(make, bias: str) -> None:
     torch.testing.assert_close(relevance, x * gradient, rtol=0, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:the ledger does not balance")  # OwnCoefficient books nothing
 @pytest.mark.parametrize("rule", [OwnScale(), OwnCoefficient()])
 def test_recorded_or_not(rule: LinearRule) -> None:
     """What is looked at on the way, in front of the ReLU and behind it, changes nothing."""

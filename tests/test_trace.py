@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import relprop
-from relprop import rules, select, targets
+from relprop import Message, rules, select, targets
+from relprop.rules.base import Call, Step
+from relprop.rules.message import Form
 
 from .models import cnn, images
 
@@ -97,3 +101,43 @@ def test_a_plan_names_the_class_of_every_rule() -> None:
     for step in plan.steps.values():
         (line,) = [line for line in str(plan).splitlines() if line.startswith(step.node.name + " ")]
         assert type(step.rule).__name__ in line
+
+
+class Loses(rules.Rule):
+    """A rule that forgets a tenth of what reaches it."""
+
+    def form(self, step: Step) -> Form:
+        return step.form
+
+    def backward(self, call: Call, message: Message) -> list[Message]:
+        return [Message(c=0.9 * message.c)]
+
+
+def test_books_that_do_not_balance_are_told_once_with_the_operation() -> None:
+    model, x = cnn(), images(2)
+    lrp = relprop.LRP(model, [(select.activation(), Loses()), (select.linear(), rules.LRP0())])
+    with pytest.warns(relprop.RelevanceWarning, match=r"does not balance.*aten.relu.*where Loses receives") as told:
+        explanation = lrp.explain(x, 1)
+    assert len(told) == 1
+    lrp.explain(x, 1)  # not again
+    assert explanation.ledger.residual.abs().max() > 1e-3 * explanation.ledger.seed.abs().max()
+    lrp.attribute(x, 1)  # which keeps no books
+
+
+def test_large_numbers_that_cancel_are_no_lack_of_balance() -> None:
+    """10⁹ times what is explained moves through the network, and its rounding is beyond 1e-9 of the rest."""
+
+    class Cancels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = (nn.Linear(7, 1, bias=False, dtype=torch.float64) for _ in "ab")
+            self.two.weight.data = self.one.weight.data * (1 - 1e-9)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.one(1e9 * x) - self.two(1e9 * x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", relprop.RelevanceWarning)
+        warnings.filterwarnings("error", "the ledger does not balance")
+        ledger = relprop.LRP(Cancels(), "lrp0").explain(torch.rand(2, 7).double(), 0).ledger
+    assert 1e-9 * ledger.seed.abs().max() < ledger.residual.abs().max() < 1e-6

@@ -50,9 +50,14 @@ def warn_of_residual(
         warn(
             f"the ledger does not balance: {residual:.3g} of {moved:.3g} is neither received nor booked. It is lost at "
             f"{worst.place}, where {worst.rule} receives {worst.out:.6g}, hands on {worst.sent:.6g} and books "
-            f"{sum(worst.booked.values()):.6g}. If that rule is not your own, this is a bug of relprop: please report "
-            "it with the model. print(lrp.trace(x, target)) shows every operation."
+            f"{sum(worst.booked.values()):.6g}. {_reason(tolerance)}"
+            "print(lrp.trace(x, target)) shows every operation."
         )
+
+
+def _reason(tolerance: float) -> str:
+    rounding = "" if tolerance == DOUBLE else "It may be rounding: model.double() tells. "
+    return rounding + "A rule of your own has to book what it keeps; else it is a bug of relprop: please report it. "
 
 
 def _tolerance(plan: Plan) -> float:
