@@ -8,7 +8,8 @@ one real run. Whatever was captured is compared with the model itself before any
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from ..errors import CaptureError
+from ..errors import CaptureError, RelpropError
 from ..graph.graph import READING, Graph
 from .agreement import disagreement
 from .copies import copied
@@ -142,11 +143,27 @@ class Capturer:
                     "or of torch.export: please report it with the model."
                 )
 
+    @contextmanager
+    def running(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
+        """Within it a graph of the model runs, and is confirmed: inputs that the model cannot run on fail here.
+
+        Raises:
+            InputError: if the model itself cannot run on them.
+        """
+        try:
+            yield
+        except (RelpropError, Outdated, torch.OutOfMemoryError):
+            raise
+        except Exception:
+            self.source.refuse_inputs(args, kwargs)
+            raise
+
     def settle(self, graph: Graph, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Confirm, for who does not run the graph, where one that serves other inputs may not serve these."""
         capture = self._capture_of(graph)
         if capture is not None and capture.serves and not capture.is_confirmed(pytree.tree_leaves((args, kwargs))):
-            self.confirm(graph, args, kwargs, graph.run(pytree.tree_leaves((args, kwargs))))
+            with self.running(args, kwargs):
+                self.confirm(graph, args, kwargs, graph.run(pytree.tree_leaves((args, kwargs))))
 
     def _capture_of(self, graph: Graph) -> Capture | None:
         return next((c for known in self._captures.values() for c in known if c.graph is graph), None)
@@ -154,7 +171,7 @@ class Capturer:
     # -- one capture --------------------------------------------------------------------------------------------------
 
     def _made(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: Any) -> Capture:
-        graph = self.source.graph(args, kwargs, leaves, before)
+        graph = self.source.graph(args, kwargs, before)
         graph.input_names = _names(args, kwargs, self.source.arguments())
         own, _ = copied(tuple(leaves), {})
         # a recorded graph is only valid for its own inputs; of the others the shapes of tensors suffice

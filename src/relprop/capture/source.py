@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -25,6 +26,7 @@ from .functional import functional
 from .outputs import TensorsOnly
 from .reach import Reach
 from .record import record
+from .remedies import Arguments, described, remedy
 from .untouched import untouched
 
 
@@ -94,14 +96,11 @@ class Source:
         return checksum([t.detach() for t in (*self.runnable.parameters(), *self.runnable.buffers())])
 
     @only_what_is_needed()
-    def graph(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], before: list[list[Any]] | None
-    ) -> Graph:
+    def graph(self, args: tuple[Any, ...], kwargs: dict[str, Any], before: list[list[Any]] | None) -> Graph:
         """One graph of the model.
 
         Args:
             args, kwargs: example inputs, which are left as they are.
-            leaves: of these.
             before: shapes of the inputs that were captured before, so that every dimension that has varied is left
                 open; None to leave none open.
 
@@ -113,7 +112,7 @@ class Source:
             assert self.program is not None
             if not calls_functions(self.program):
                 return to_graph(functional(without_blocks(self.program)), program_lookup(self.program))
-            return self._recorded(args, kwargs, leaves, "has branches or loops that depend on values")
+            return self._recorded(args, kwargs, "has branches or loops that depend on values")
         reach, failures = Reach(self.model), list[Exception]()
         # with every dimension open that has varied, with the batch alone open, with none
         openings = [before, *([[]] if before else []), None] if before is not None else [None]
@@ -131,9 +130,9 @@ class Source:
                 if model is self.model and "in output, which is not a known type" in str(error):
                     self._exported = TensorsOnly(model)  # from now on: every attempt takes a whole trace
                     attempts = [(self._exported, opening) for opening in openings]
-        return self._recorded(args, kwargs, leaves, f"cannot be exported ({reason_of(failures[-1])})")
+        return self._recorded(args, kwargs, f"cannot be exported ({reason_of(failures[-1])})")
 
-    def _recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any], why: str) -> Graph:
+    def _recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any], why: str) -> Graph:
         """A graph of one real run, for what cannot be exported."""
         model = self.runnable
         try:
@@ -142,7 +141,7 @@ class Source:
         except CaptureError:
             raise
         except Exception as error:
-            self._refuse_inputs(args, kwargs, leaves)
+            self.refuse_inputs(args, kwargs)
             raise CaptureError(
                 f"{self.name} {why}, and it could not be recorded from one run, either ({reason_of(error)})."
             ) from error
@@ -170,25 +169,31 @@ class Source:
         devices = self.devices()
         return not devices or device in devices
 
-    def _refuse_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Any]) -> None:
+    def refuse_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """If the model itself cannot run on these inputs, it is not the capture that is to blame.
 
         Raises:
-            InputError: with the inputs as they came and what the model says about them.
+            InputError: with the inputs as they came, what the model says about them, and what it would run on.
         """
         model = self.runnable
-        try:
-            outputs_of(model, Reach(model), args, kwargs)
-        except Exception as error:
-            came = "; ".join(
-                f"input {i}: shape {tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else f"input {i}: {x!r}"
-                for i, x in enumerate(leaves)
-            )
-            dtypes = dict.fromkeys(str(p.dtype) for p in model.parameters())
-            own = f" (its parameters are {', '.join(dtypes)})" if dtypes else ""
-            raise InputError(
-                f"{self.name}{own} cannot run on these inputs ({came}). It says: {reason_of(error)}"
-            ) from error
+
+        def error_of(given: Arguments) -> Exception | None:
+            try:
+                outputs_of(model, Reach(model), *given)
+            except Exception as error:
+                return error
+            return None
+
+        error = error_of((args, kwargs))
+        if error is None or isinstance(error, torch.OutOfMemoryError):
+            return
+        leaves = pytree.tree_leaves((args, kwargs))
+        came = "; ".join(f"input {i}: {described(x)}" for i, x in enumerate(leaves))
+        dtypes = dict.fromkeys(str(p.dtype) for p in model.parameters())
+        own = f" (its parameters are {', '.join(dtypes)})" if dtypes else ""
+        said = f"{self.name}{own} cannot run on these inputs ({came}). It says: {reason_of(error)}"
+        advice = remedy(model, args, kwargs, lambda given: error_of(given) is None)
+        raise InputError(". ".join([said, advice]) if advice else said) from error
 
 
 def _unwrap(model: nn.Module) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,12 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from ..capture.remedies import as_tensor, described
 from ..capture.source import Source
 from ..errors import InputError
-from ..graph.graph import Graph
+from ..graph.graph import Graph, shape_of
+from ..rules.base import Step
+from ..rules.layers import Convolution, layer_in
 from ..rules.message import is_finite
 from .lookups import explainable
 
@@ -35,7 +38,8 @@ def call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     raise InputError(
-        f"inputs must be a tensor, a tuple (positional) or a dict (keywords), got {type(inputs).__name__}."
+        f"inputs must be a tensor, a tuple (positional) or a dict (keywords), got {type(inputs).__name__}: "
+        f"{described(inputs)}. {as_tensor(inputs)}".rstrip()
     )
 
 
@@ -57,7 +61,9 @@ def like_inputs(inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 def check_inputs(leaves: list[Any], source: Source) -> None:
     tensors = [(i, x) for i, x in enumerate(leaves) if isinstance(x, Tensor)]
     if not tensors:
-        raise InputError("the inputs hold no tensor.")
+        first = next(iter(leaves), None)
+        came = f": input 0 is {described(first)}. {as_tensor(first)}" if leaves else "."
+        raise InputError(f"the inputs hold no tensor{came}".rstrip())
     for i, x in tensors:
         if x.is_nested:
             raise InputError(
@@ -69,8 +75,35 @@ def check_inputs(leaves: list[Any], source: Source) -> None:
         if x.dtype.is_complex:
             raise InputError(f"input {i} is complex ({x.dtype}); give real and imaginary parts as real tensors.")
         if x.ndim and not source.lives_on(x.device):
-            own = ", ".join(map(str, source.devices()))
+            own = ", ".join(sorted(map(str, source.devices())))
+            if own == "meta":
+                raise InputError("the parameters of the model are on the device 'meta', without values: load them.")
             raise InputError(f"input {i} is on {x.device}, the model on {own}: move one of them with .to(device).")
+
+
+def refuse_missing_batch(steps: Iterable[Step], leaves: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Raise if one sample came alone, so that its output would be taken for as many samples as it has values.
+
+    Raises:
+        InputError: if the output is of one dimension and another length than the inputs, and they are of one, too, or
+            a convolution got them without a dimension for samples.
+    """
+    given = [(i, x) for i, x in enumerate(leaves) if isinstance(x, Tensor) and x.ndim]
+    output = next((x for x in outputs if isinstance(x, Tensor)), None)
+    if output is None or output.ndim != 1 or not given or any(len(x) == len(output) for _, x in given):
+        return
+    if all(x.ndim == 1 for _, x in given) or any(map(_takes_one_sample, steps)):
+        i, x = given[0]
+        raise InputError(
+            f"input {i} has shape {tuple(x.shape)} and the output {tuple(output.shape)}: the first dimension of both "
+            f"must be that of the samples. Of one sample give a batch of one, x[None], shape {(1, *x.shape)}."
+        )
+
+
+def _takes_one_sample(step: Step) -> bool:
+    """Whether a convolution has an input without a dimension for samples."""
+    layer = layer_in(step)
+    return isinstance(layer, Convolution) and len(shape_of(layer.x) or ()) == layer.dims + 1
 
 
 def refuse_infinite_inputs(leaves: list[Any]) -> None:

@@ -25,7 +25,7 @@ from .diagnose import warn_of_growth
 from .given import Given
 from .guarded import Guarded, GuardedParts
 from .hidden import channel_mask, module_outputs
-from .inputs import check_inputs, chosen_inputs, refuse_infinite_inputs
+from .inputs import check_inputs, chosen_inputs, refuse_infinite_inputs, refuse_missing_batch
 from .ledger import Ledger
 from .plan import Plan
 from .planning import make_plan, refuse_gaps, refuse_random
@@ -107,9 +107,11 @@ class Session:
             graph = self.graph(given, settled=False)
             places = Places.of(graph, question)
             plan = self.plan(graph, given, question.wrt, places, accounting=how.accounting)
-            run = _forward(plan, given, how, retain=hold or len(question.targets) > 1, hold=hold)
-            with suppress(Outdated):
+            with suppress(Outdated), self.capturer.running(*given.call()):
+                run = _forward(plan, given, how, retain=hold or len(question.targets) > 1, hold=hold)
                 self.capturer.confirm(graph, *given.call(), run.outputs)
+                if question.at is None and not any(map(callable, question.targets)):
+                    refuse_missing_batch(plan.steps.values(), given.leaves, run.outputs)
                 return run, places
 
     def graph(self, given: Given, *, settled: bool = True) -> Graph:

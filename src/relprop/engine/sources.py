@@ -48,9 +48,12 @@ def sources_of(graph: Graph, chosen: Sequence[int], wrt: Any) -> dict[Node, tupl
             if i in lookup.inputs:
                 sources[node] = (*sources.get(node, ()), i)
     if not sources:
+        named = zip(graph.input_names, graph.inputs, strict=True)
+        came = ", ".join(f"{name} of {n.meta['val'].dtype}" if n is not None else name for name, n in named)
         raise InputError(
             "nothing to explain: no input is a floating-point tensor, or chooses rows of an embedding or another table "
-            f"(inputs: {', '.join(graph.input_names) or 'none'}{', wrt: ' + repr(wrt) if wrt is not None else ''})."
+            f"(inputs: {came or 'none'}{', wrt: ' + repr(wrt) if wrt is not None else ''}). If the integers of one are "
+            "values to compute with, such as the bytes of an image, give it as floating-point numbers: x.float()."
         )
     return sources
 
