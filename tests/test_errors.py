@@ -296,6 +296,27 @@ def test_training_mode_after_a_capture_is_refused() -> None:
     assert torch.equal(lrp.attribute(images()), before)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_norm_without_statistics_of_its_own(training: bool) -> None:
+    """model.eval() does not help it; with statistics, which it is told to get, it is a batch norm like any other."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)).double()
+    x = images()[:, :, :8, :8]
+    with raises(
+        CaptureError, r"1 \(aten\.\w*batch_norm", "statistics of the batch", r"norm\.running_mean = ", "GroupNorm"
+    ):
+        relprop.LRP(model.train(training)).attribute(x)
+    model.eval()
+    norm.running_mean, norm.running_var = torch.rand(4).double(), torch.rand(4).double()
+    scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
+    folded = nn.Conv2d(3, 4, 3).double()
+    folded.weight.data = model[0].weight.detach() * scale[:, None, None, None]
+    folded.bias.data = (model[0].bias.detach() - norm.running_mean) * scale + norm.bias.detach()
+    other = nn.Sequential(folded, *model[2:])
+    assert_same(relprop.LRP(model, "epsilon_plus").attribute(x, 1), relprop.LRP(other, "epsilon_plus").attribute(x, 1))
+
+
 def test_functional_dropout_is_refused() -> None:
     class Drops(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

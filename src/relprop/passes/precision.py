@@ -17,12 +17,6 @@ from ..graph.graph import Graph
 
 aten = torch.ops.aten
 
-STRICT = {
-    *(aten.matmul.default, aten.mm.default, aten.bmm.default, aten.einsum.default, aten.linear.default),
-    *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.scaled_dot_product_attention.default),
-}
-"""Operations whose inputs must have the same precision."""
-
 
 def keep_double(graph: Graph) -> None:
     """Remove casts from double to a lower floating-point precision; values cast back later are then double already."""
@@ -32,7 +26,9 @@ def keep_double(graph: Graph) -> None:
         several = isinstance(node.meta.get("val"), (tuple, list))
         if dtype == torch.float64 or (enters and (several or _is_float(dtype))):
             double.add(node)
-        if not enters or dtype == torch.float64 or not _is_float(dtype):
+        if not enters or not (several or _is_float(dtype)):
+            continue
+        if dtype == torch.float64:  # the model itself gives double precision of these inputs
             continue
         graph.exact = False
         if facts(node).cast:
@@ -42,12 +38,11 @@ def keep_double(graph: Graph) -> None:
             continue
         node.args = tuple(None if isinstance(a, torch.dtype) else a for a in node.args)
         node.kwargs = {k: v for k, v in node.kwargs.items() if not isinstance(v, torch.dtype)}
-        if node.target in STRICT:
-            _raise(graph, node, [n for n in node.all_input_nodes if n not in double and _is_float(_dtype(n))])
+        _raise(graph, node, [n for n in node.all_input_nodes if n not in double and _is_float(_dtype(n))])
 
 
 def _raise(graph: Graph, node: Node, singles: list[Node]) -> None:
-    """Bring the other factors of a product to double precision."""
+    """Bring what else enters an operation to double precision: most take inputs of one precision only."""
     for single in singles:
         with graph.fx.inserting_before(node):
             cast = graph.fx.call_function(aten._to_copy.default, (single,), {"dtype": torch.float64})

@@ -6,7 +6,7 @@ import torch
 from torch.fx import Node
 
 from ..errors import CaptureError
-from ..graph.arguments import argument
+from ..graph.arguments import argument, arguments
 from ..graph.facts import describe, facts
 from ..graph.graph import Graph, calls, place
 
@@ -23,10 +23,25 @@ def refuse_training_mode(graph: Graph) -> None:
         if node.all_input_nodes and constant.issuperset(node.all_input_nodes):
             constant.add(node)
         if _is_training(node) and not (node in constant and facts(node).kind == "batch norm"):
-            raise CaptureError(
-                f"the model is in training mode: {place(node)} is random, or uses the statistics of the batch. "
-                "Call model.eval() before explaining it (and model.train() again afterwards)."
-            )
+            raise CaptureError(_refusal(node))
+
+
+def _refusal(node: Node) -> str:
+    if facts(node).kind == "batch norm" and not {"running_mean", "running_var"} & set(_given(node)):
+        return (
+            f"{place(node)} normalises by the statistics of the batch, even after model.eval(), as it has no others: "
+            "what it gives for a sample depends on all other samples. Give it the statistics of the training data, "
+            "norm.running_mean = ... and norm.running_var = ..., or use a norm of single samples (GroupNorm)."
+        )
+    return (
+        f"the model is in training mode: {place(node)} is random, or uses the statistics of the batch. Call "
+        "model.eval() before explaining it (and model.train() again afterwards). If that does not help, forward asks "
+        "for it: F.dropout and others train unless they are called with training=self.training."
+    )
+
+
+def _given(node: Node) -> list[str]:
+    return [name for name, value in arguments(node).items() if value is not None]
 
 
 def _is_training(node: Node) -> bool:
