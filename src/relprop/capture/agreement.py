@@ -42,6 +42,7 @@ def outputs_of(
     written: Sequence[str] = (),
     *,
     single: bool = False,
+    known: bool = True,
 ) -> Any:
     """What the model returns, run on copies of its arguments and buffers, and of the parameters that it writes to.
 
@@ -51,6 +52,7 @@ def outputs_of(
         args, kwargs: the inputs.
         written: names of parameters that the model writes to.
         single: whether what is in double precision is given to it in single precision.
+        known: leave out what torch.export does not know.
     """
     args, kwargs = copied(args, kwargs)
     parameters = dict(model.named_parameters())
@@ -58,7 +60,8 @@ def outputs_of(
     if single:
         tensors, args, kwargs = pytree.tree_map(_single, (parameters | tensors, args, kwargs))
     with untouched(reach), unrolled(), torch.compiler.set_stance("force_eager"):
-        return pytree.tree_map(known_leaf, torch.func.functional_call(model, tensors, args, kwargs))
+        output = torch.func.functional_call(model, tensors, args, kwargs)
+    return pytree.tree_map(known_leaf, output) if known else output
 
 
 def disagreement(

@@ -78,10 +78,10 @@ OURS = "relprop"
 def replace_in_place(program: ExportedProgram) -> None:
     """Let operations that change a tensor in place make a new one, where nobody else sees the old one."""
     if _replace_unseen(program):
-        return
+        return  # dropout that is off, but not in place, is left to the passes
     for node in list(program.graph.nodes):
-        if calls(node) and _is_switched_off(node):  # it hands on the tensor itself
-            node.replace_all_uses_with(argument(node, "input"))
+        if calls(node) and (node.target in IN_NAME or _is_switched_off(node)):  # it hands on the tensor itself
+            node.replace_all_uses_with(argument(node, 0))
             program.graph.erase_node(node)
     _replace_unseen(program)
 
@@ -116,4 +116,6 @@ def _not_in_place(target: Any) -> Any:
     return getattr(plain, target._overloadname, None)
 
 
+IN_NAME = {aten.detach_.default}
+"""Operations that change what autograd knows of a tensor, and none of its values."""
 DROPOUT = {aten.dropout.default, aten.feature_dropout.default}

@@ -64,8 +64,17 @@ def known_output(model: nn.Module, output: Any) -> Any:
     return known
 
 
+def is_known(output: Any) -> bool:
+    """Whether torch.export knows all of a model's output."""
+    return all(isinstance(x, KNOWN) for x in pytree.tree_leaves(output))
+
+
 def known_leaf(x: Any) -> Any:
     """A leaf of the output as torch.export knows it; None for what it does not."""
     if is_dataclass(x) and not isinstance(x, type):
         return Fields((f.name, pytree.tree_map(known_leaf, getattr(x, f.name))) for f in fields(x))
-    return x if isinstance(x, (Tensor, int, float, str, type(None))) else None
+    return x if isinstance(x, KNOWN) else None
+
+
+KNOWN = (Tensor, int, float, str, type(None))
+"""What an output of an exported program may be made of."""

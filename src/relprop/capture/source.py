@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from .control_flow import calls_functions
 from .copies import copied
 from .export import export_program, module_lookup, program_lookup, program_state, to_graph
 from .functional import functional
-from .outputs import TensorsOnly
+from .outputs import TensorsOnly, is_known
 from .reach import Reach
 from .record import record
 from .remedies import Arguments, described, remedy
@@ -114,6 +115,10 @@ class Source:
                 return to_graph(functional(without_blocks(self.program)), program_lookup(self.program))
             return self._recorded(args, kwargs, "has branches or loops that depend on values")
         reach, failures = Reach(self.model), list[Exception]()
+        if self._exported is self.model and _may_return_a_cache(self.model):
+            with suppress(Exception), forked(self.model):  # what cannot run is told below
+                if not is_known(outputs_of(self.model, reach, args, kwargs, known=False)):
+                    self._exported = TensorsOnly(self.model)
         # with every dimension open that has varied, with the batch alone open, with none
         openings = [before, *([[]] if before else []), None] if before is not None else [None]
         attempts = [(self._exported or self.model, opening) for opening in openings]
@@ -194,6 +199,11 @@ class Source:
         said = f"{self.name}{own} cannot run on these inputs ({came}). It says: {reason_of(error)}"
         advice = remedy(model, args, kwargs, lambda given: error_of(given) is None)
         raise InputError(". ".join([said, advice]) if advice else said) from error
+
+
+def _may_return_a_cache(model: nn.Module) -> bool:
+    """Whether a model of Hugging Face says so: a run that tells is cheaper than an export that fails at its end."""
+    return bool(getattr(getattr(model, "config", None), "use_cache", False))
 
 
 def _unwrap(model: nn.Module) -> nn.Module:

@@ -105,11 +105,12 @@ def _misleading(run: Run, seeds: dict[Node, Message], sent: list[Tensor | None],
     if node is None or node is gains.last_layer:
         return None
     rule = gains.steps[node].rule
+    remedy = 'bias="absorb" lets biases keep their share' if run.plan.bias == "zero" else "A larger ε there helps"
     return (
         f"inputs receive {100 * size / start:.0f} % of the relevance that is explained, and biases or stabilisers "
         f"the opposite of what is too much: most of it at {place(node)}, where {rule} hands on "
-        f"{100 * gains.found[node] / start:+.0f} %. The picture is not that of the output. A larger ε there helps, or "
-        "another composite; explain(...).ledger shows where relevance goes."
+        f"{100 * gains.found[node] / start:+.0f} %. The picture is not that of the output. {remedy}, or "
+        "another composite does; explain(...).ledger shows where relevance goes."
     )
 
 
