@@ -17,6 +17,7 @@ from torch._higher_order_ops import while_loop
 from torch._higher_order_ops.associative_scan import associative_scan
 from torch._higher_order_ops.map import map as map_rows
 from torch._higher_order_ops.scan import scan
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import relprop
 from relprop.capture.control_flow import unrolled
@@ -76,7 +77,32 @@ def test_sizes_of_a_model_that_returns_more_than_tensors() -> None:
     for batch, length in ((1, 5), (1, 6), (3, 6), (3, 7), (1, 8)):
         inputs = {"ids": torch.randint(7, (batch, length)), "scale": torch.rand(batch, dtype=torch.float64)}
         assert lrp.attribute(inputs, (-1, 1))["ids"].shape == (batch, length)
-    assert captures(lrp) == 2
+    assert captures(lrp) == 1
+
+
+def test_a_language_model_with_its_cache_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As people call it: one prompt, then one of another length. Neither the cache nor the length costs a trace."""
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, use_cache=True
+    )
+    model = LlamaForCausalLM(config).double().eval()
+    lrp, traces, export = relprop.LRP(model), [], torch.export.export
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        traces.append("export")
+        return export(*args, **kwargs)
+
+    def rewritten(*_: Any) -> Any:
+        traces.append("rewritten")
+        raise AssertionError
+
+    monkeypatch.setattr(torch.export, "export", counted)
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", rewritten)
+    for shape in ((1, 5), (1, 7), (2, 6)):
+        inputs = {"input_ids": torch.randint(50, shape)}
+        explanation = lrp.explain(inputs, (-1, 3))
+        assert torch.allclose(explanation.value, model(**inputs).logits[:, -1, 3].detach(), rtol=1e-6)
+    assert traces == ["export"]
 
 
 def test_sizes_that_torch_cannot_leave_open() -> None:

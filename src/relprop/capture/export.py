@@ -103,6 +103,16 @@ def _unwrap_paths(fx: torch.fx.Graph) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def longer(leaves: Sequence[Any]) -> list[list[Any]]:
+    """Shapes of the same inputs with one token more: one capture serves texts of all lengths. None if there is no text.
+
+    Token ids, and the masks and numbers that come with them, are integers [B, T].
+    """
+    texts = [isinstance(x, Tensor) and x.ndim == 2 and not x.dtype.is_floating_point for x in leaves]
+    shapes = [list(x.shape) if isinstance(x, Tensor) else [] for x in leaves]
+    return [[[n + d for d, n in enumerate(s)] if t else s for t, s in zip(texts, shapes, strict=True)]] * any(texts)
+
+
 def batch_size(leaves: Sequence[Any]) -> int | None:
     """Length of the first dimension of the first tensor input."""
     return next((x.shape[0] for x in leaves if isinstance(x, Tensor) and x.ndim > 0), None)

@@ -22,7 +22,7 @@ from .archive import load
 from .blocks import without_blocks
 from .control_flow import calls_functions
 from .copies import copied
-from .export import export_program, module_lookup, program_lookup, program_state, to_graph
+from .export import export_program, longer, module_lookup, program_lookup, program_state, to_graph
 from .functional import functional
 from .outputs import TensorsOnly, is_known
 from .reach import Reach
@@ -119,8 +119,9 @@ class Source:
             with suppress(Exception), forked(self.model):  # what cannot run is told below
                 if not is_known(outputs_of(self.model, reach, args, kwargs, known=False)):
                     self._exported = TensorsOnly(self.model)
-        # with every dimension open that has varied, with the batch alone open, with none
-        openings = [before, *([[]] if before else []), None] if before is not None else [None]
+        # with every dimension open that has varied or holds tokens, with the batch alone open, with none
+        varied = [*(before or []), *longer(leaves)]
+        openings = [varied, *([[]] if varied else []), None] if before is not None else [None]
         attempts = [(self._exported or self.model, opening) for opening in openings]
         while attempts:
             model, examples = attempts.pop(0)

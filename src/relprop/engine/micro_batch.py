@@ -150,7 +150,8 @@ def _has_samples(graph: Graph, i: int, leaf: Any, size: Any, samples: int) -> bo
         return bool(inside)
     if isinstance(size, int) or not node.users:
         return True
-    return False if isinstance(captured[0], int) else None
+    steps = {n for other in graph.inputs if other is not None for n in _captured(other)[1:]}
+    return False if isinstance(captured[0], int) or captured[0] in steps else None  # as many as there are tokens
 
 
 def _check(graph: Graph, leaves: list[Any], part: slice) -> None:
