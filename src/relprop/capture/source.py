@@ -120,7 +120,7 @@ class Source:
                 if not is_known(outputs_of(self.model, reach, args, kwargs, known=False)):
                     self._exported = TensorsOnly(self.model)
         # with every dimension open that has varied or holds tokens, with the batch alone open, with none
-        varied = [*(before or []), *longer(leaves)]
+        varied = [*(before or []), *longer(pytree.tree_leaves((args, kwargs)))]
         openings = [varied, *([[]] if varied else []), None] if before is not None else [None]
         attempts = [(self._exported or self.model, opening) for opening in openings]
         while attempts:
