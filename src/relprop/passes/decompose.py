@@ -141,6 +141,12 @@ def _scatter(graph: Graph, node: Node) -> Node:
     return new
 
 
+def _embedding(graph: Graph, node: Node) -> Node:
+    """What concerns only the gradient of the table is left out: the row of the padding is a row like any other."""
+    weight, ids, *_ = arguments(node).values()
+    return _call(graph, node, aten.embedding.default, (weight, ids)) if len(node.args) + len(node.kwargs) > 2 else node
+
+
 def _embedding_bag(graph: Graph, node: Node) -> Node:
     """Embeddings, weighted if there are weights, and what is made of each bag of them."""
     weight, ids, offsets, _, mode, _, weights, last, *rest = arguments(node).values()
@@ -222,6 +228,7 @@ MAKERS: dict[Any, Any] = {
     aten.pairwise_distance.default: _pairwise_distance,
     aten.dist.default: _dist,
     **dict.fromkeys((aten.scatter.src, aten.scatter_add.default, aten.scatter_reduce.two), _scatter),
+    aten.embedding.default: _embedding,
     aten.embedding_bag.padding_idx: _embedding_bag,
     aten.embedding_bag.default: _embedding_bag,
     aten.lerp.Tensor: _lerp,

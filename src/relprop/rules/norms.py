@@ -6,6 +6,7 @@ keeps its share. Without that, a normalisation would hand on nothing at all: it 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +85,7 @@ class Groups:
 
     def _grouped(self, g: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         if isinstance(self.dims, int):  # a number of groups of channels
-            return g.reshape(g.shape[0], self.dims, -1), (2,)
+            return g.reshape(g.shape[0], self.dims, math.prod(g.shape[1:]) // self.dims), (2,)
         return g, self.dims
 
     def __call__(self, g: Tensor, shape: torch.Size, rstd: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ def _group_norm(call: Call) -> Tensor:
     x, groups, weight, bias, epsilon, _ = map(call.value, arguments(call.node).values())
     n, channels = x.shape[:2]
     y, _, rstd = aten.native_group_norm.default(
-        x.contiguous(), weight, bias, n, channels, x[0, 0].numel(), groups, epsilon
+        x.contiguous(), weight, bias, n, channels, math.prod(x.shape[2:]), groups, epsilon
     )
     if call.context.differentiable:
         rstd = _rstd(x.reshape(n, groups, -1), (2,), epsilon)[..., 0]

@@ -46,7 +46,7 @@ class Uniform(Gradient):
 
     def factor(self, step: Step, node: Node) -> float:
         if step.node.target in WITHIN:
-            values = step.active[0].meta["val"].numel() / step.node.meta["val"].numel()
+            values = step.active[0].meta["val"].numel() / max(1, step.node.meta["val"].numel())
             return 1.0 / max(1.0, float(values))
         factors = sum(n in step.active for n in nodes_in(list(arguments(step.node).values())))  # x * x has two
         return 1.0 / max(1, factors)
@@ -60,7 +60,8 @@ class Uniform(Gradient):
 
     def saves(self, step: Step) -> set[Node]:
         if not _elementwise(step.node):
-            return super().saves(step)
+            of_nothing = step.accounting and step.node.target in WITHIN
+            return super().saves(step) | ({step.node} if of_nothing else set())
         return {n for _, n in self.signals(step) if isinstance(n, Node)} | ({step.node} if step.form.r else set())
 
     def forward(self, call: Call) -> Any:
@@ -68,6 +69,8 @@ class Uniform(Gradient):
 
     def backward(self, call: Call, message: Message) -> Messages:
         if not _elementwise(call.node):
+            if call.node.target in WITHIN and not call.shape(call.active[0]).numel():  # the product of nothing is 1
+                call.book("constant", lambda: message.relevance(call.output))
             return super().backward(call, message)
         c = coefficient(call, message)
         signals = self.signals(call.step)

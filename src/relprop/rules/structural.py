@@ -30,6 +30,19 @@ class Reduction(Gradient):
 
 
 @dataclass(frozen=True)
+class Segments(Reduction):
+    """The same of segments, in each of which a fixed number may take part: it has what the values leave over.
+
+    All of these are homogeneous of degree one in the values and that number together.
+    """
+
+    linear: bool = False
+
+    def rest(self, call: Call) -> str | None:
+        return None if argument(call.node, "initial") is None else "constant"
+
+
+@dataclass(frozen=True)
 class Filled(Gradient):
     """Fixed numbers take the place of values that are NaN or infinite."""
 
@@ -142,7 +155,7 @@ register(
     "embedding", MOVES, aten.embedding.default, fresh=True, sign=KEEPS
 )  # of a table that is explained: else it is a source
 register("structural", Reduction(), aten.scatter_reduce.two, aten.index_reduce.default, fresh=True, sign=KEEPS)
-register("structural", Reduction(), aten.segment_reduce.default, fresh=True)  # of nothing it is -inf
+register("structural", Segments(), aten.segment_reduce.default, fresh=True)  # of nothing it is -inf
 register(
     "structural",
     LINEAR,
