@@ -19,7 +19,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from ..errors import CaptureError, RelpropError
+from ..errors import CaptureError, RelpropError, UnsupportedOperation
 from ..graph.graph import READING, Graph
 from .agreement import disagreement
 from .copies import copied
@@ -37,7 +37,7 @@ class Capturer:
     """Captures a model on demand and remembers the graphs, by input signature."""
 
     limit = 16
-    """So many captures are kept: those that were used last."""
+    """So many captures are kept, those that were used last: each new number among the inputs makes one."""
 
     def __init__(self, model: nn.Module | ExportedProgram | str | Path):
         self.source = Source(model)
@@ -93,6 +93,11 @@ class Capturer:
         self._forget()
         return new
 
+    @property
+    def graphs(self) -> list[Graph]:
+        """All that are remembered."""
+        return [capture.graph for known in self._captures.values() for capture in known]
+
     def _forget(self) -> None:
         """Drop the captures that have not been used for longest."""
         every = sorted((c for known in self._captures.values() for c in known), key=lambda c: c.used)
@@ -137,6 +142,7 @@ class Capturer:
                 self._captures = {key: [c for c in known if c is not capture] for key, known in self._captures.items()}
                 if capture.is_doubted:
                     raise Outdated
+                self.source.refuse_derivatives(args, kwargs)
                 raise CaptureError(
                     f"the graph that was captured of {self.source.name} does not compute what the model computes: "
                     f"{difference}. It is not explained, since that would be another model. This is a bug of relprop "
@@ -149,13 +155,17 @@ class Capturer:
 
         Raises:
             InputError: if the model itself cannot run on them.
+            CaptureError: if it differentiates itself, so that its graph has operations that nobody wrote.
         """
         try:
             yield
+        except UnsupportedOperation:
+            self.source.refuse_derivatives(args, kwargs)
+            raise
         except (RelpropError, Outdated, torch.OutOfMemoryError):
             raise
         except Exception:
-            self.source.refuse_inputs(args, kwargs)
+            self.source.explain_failure(args, kwargs)
             raise
 
     def settle(self, graph: Graph, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

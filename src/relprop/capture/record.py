@@ -15,13 +15,18 @@ from .blocks import one_mode
 from .control_flow import unrolled
 from .export import module_lookup, program_state, to_graph
 from .functional import functional
+from .numpy_parts import NumpyParts
 from .outputs import known_output
 from .quiet import quiet
 from .recurrent import WholeLayers
 
 
-def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
-    """Record the operations of one real run, then export the record to make it functional."""
+def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Graph, list[str]]:
+    """Record the operations of one real run, then export the record to make it functional.
+
+    Returns:
+        The graph, and the places where the model computed with NumPy.
+    """
     from torch.fx.experimental.proxy_tensor import make_fx
 
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -43,9 +48,11 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> G
     values = [v.detach().clone() for v in state.values()]
     inputs = [leaves[i].detach().clone() for i in tensors]
     with torch.no_grad(), unrolled(), one_mode(), Assignments(), WholeLayers(), quiet():
-        recorded = make_fx(
+        trace = make_fx(
             run, tracing_mode="real", pre_dispatch=True, record_module_stack=False, _error_on_data_dependent_ops=False
-        )(values, inputs)
+        )
+        with NumpyParts(values) as parts:
+            recorded = trace(values, inputs)
         recorded.graph.eliminate_dead_code(_must_stay)  # values that the model looked at to choose its way
         recorded.recompile()
         program = functional(torch.export.export(recorded, (values, inputs), strict=False))
@@ -57,7 +64,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> G
         graph.inputs[i] = node
     graph.written = tuple(dict(model.named_parameters()))  # for all that is known
     graph.in_spec, graph.out_spec, graph.recorded = spec, out_spec, True
-    return canonize(graph)
+    return canonize(graph), list(parts.places)
 
 
 def _must_stay(node: torch.fx.Node) -> bool:

@@ -22,6 +22,7 @@ from .archive import load
 from .blocks import without_blocks
 from .control_flow import calls_functions
 from .copies import copied
+from .differentiation import refuse_derivatives
 from .export import export_program, longer, module_lookup, program_lookup, program_state, to_graph
 from .functional import functional
 from .outputs import TensorsOnly, is_known
@@ -143,21 +144,25 @@ class Source:
         model = self.runnable
         try:
             with untouched(Reach(model)), forked(model):
-                graph = record(model, *copied(args, kwargs))
+                graph, outside = record(model, *copied(args, kwargs))
         except CaptureError:
             raise
         except Exception as error:
-            self.refuse_inputs(args, kwargs)
+            self.explain_failure(args, kwargs)
             raise CaptureError(
                 f"{self.name} {why}, and it could not be recorded from one run, either ({reason_of(error)})."
             ) from error
         if not self._warned:
             self._warned = True
-            warn(
+            told = (
                 f"{self.name} {why}; its operations are recorded from one real run instead, and anew whenever the "
-                "inputs change.",
-                UserWarning,
+                "inputs change."
             )
+            numpy = (
+                f" What it computes of its inputs with NumPy or lists ({', '.join(outside)}) counts as a constant: "
+                "relevance stops there. Written in torch it would be explained."
+            )
+            warn(told + numpy * bool(outside), UserWarning)
         return graph
 
     def devices(self) -> set[torch.device]:
@@ -175,12 +180,15 @@ class Source:
         devices = self.devices()
         return not devices or device in devices
 
-    def refuse_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """If the model itself cannot run on these inputs, it is not the capture that is to blame.
+    def explain_failure(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look for the reason why a model cannot be captured, or its graph cannot run, in the model and its inputs.
 
         Raises:
-            InputError: with the inputs as they came, what the model says about them, and what it would run on.
+            CaptureError: if the model differentiates itself.
+            InputError: if the model itself cannot run on these inputs, with the inputs as they came, what the model
+                says about them, and what it would run on.
         """
+        self.refuse_derivatives(args, kwargs)
         model = self.runnable
 
         def error_of(given: Arguments) -> Exception | None:
@@ -200,6 +208,14 @@ class Source:
         said = f"{self.name}{own} cannot run on these inputs ({came}). It says: {reason_of(error)}"
         advice = remedy(model, args, kwargs, lambda given: error_of(given) is None)
         raise InputError(". ".join([said, advice]) if advice else said) from error
+
+    def refuse_derivatives(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """
+        Raises:
+            CaptureError: if the model differentiates itself.
+        """
+        with forked(self.runnable):
+            refuse_derivatives(self.runnable, self.name, args, kwargs)
 
 
 def _may_return_a_cache(model: nn.Module) -> bool:

@@ -106,8 +106,8 @@ class Session:
         while True:
             graph = self.graph(given, settled=False)
             places = Places.of(graph, question)
-            plan = self.plan(graph, given, question.wrt, places, accounting=how.accounting)
             with suppress(Outdated), self.capturer.running(*given.call()):
+                plan = self.plan(graph, given, question.wrt, places, accounting=how.accounting)
                 run = _forward(plan, given, how, retain=hold or len(question.targets) > 1, hold=hold)
                 self.capturer.confirm(graph, *given.call(), run.outputs)
                 if question.at is None and not any(map(callable, question.targets)):
@@ -162,9 +162,11 @@ class Session:
         chosen = chosen_inputs(graph, list(given.leaves), wrt)
         key = (id(graph), chosen, roots, accounting, strict, keep, table_version())
         if key not in self._plans:
+            alive = set(map(id, self.capturer.graphs))
+            self._plans = {k: kept for k, kept in self._plans.items() if id(kept[0]) in alive}
             if len(self._plans) > self.limit:
                 self._plans.clear()
-                self._told.clear()
+            self._told &= {kept for _, kept in self._plans.values()}
             sources = sources_of(graph, chosen, wrt)
             starts = list(starts_of(graph) if roots is None else roots)
             made = make_plan(

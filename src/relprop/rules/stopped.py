@@ -6,6 +6,7 @@ import torch
 
 from ..graph.facts import NONNEGATIVE
 from ..graph.ops import shift_map
+from ..graph.outside import outside
 from .base import Stop
 from .table import register
 
@@ -65,6 +66,7 @@ register(
     aten.norm.ScalarOpt_dim,
 )
 register("stopped", Stop(), aten.detach.default)
+register("stopped", Stop(), outside, fresh=True)
 
 # Functions that are flat nearly everywhere.
 register(
