@@ -166,6 +166,13 @@ def _is_initial(node: Node) -> bool:
     return facts(node).kind in ("dense", "product") and any(n.target in _ZEROS for n in node.all_input_nodes)
 
 
+SELECTIVE = ("*Mamba*", "*SSM*", "*S6*")
+"""What classes of selective state spaces are called. How a state is computed (a loop, a scan, products of chunks) differs
+between implementations, so that nothing but their name tells what a projection is for."""
+GATED = ("*GatedDelta*", "*GatedLinear*", "*Rwkv*", "*RWKV*")
+"""The same for gated linear attention."""
+
+
 def state_space() -> Selector:
     """The parameters of a selective state space, which depend on the input: Δ, A, B and C.
 
@@ -179,20 +186,21 @@ def state_space() -> Selector:
 
 def _steers_state(node: Node, scope: Scope) -> bool:
     if node.target in (_ATEN.softplus.default, _ATEN.exp.default):
-        return _in_mixer(node, "Mamba", "SSM", "S6", "GatedDelta", "GatedLinear", "Rwkv", "RWKV")
+        return _in_mixer(node, (*SELECTIVE, *GATED))
     if scope.kinds[node] == "dense":
         return in_module(node, "*x_proj")
     part = node.all_input_nodes[0] if node.all_input_nodes else node
-    if part.target is not operator.getitem or not _in_mixer(node, "Mamba", "SSM", "S6"):
+    if part.target is not operator.getitem or not _in_mixer(node, SELECTIVE):
         return False
     split, position = part.args
     origin = _origin(split.args[0], scope)  # type: ignore[union-attr, arg-type]
     return position in (1, 2) and scope.kinds.get(origin) == "activation"
 
 
-def _in_mixer(node: Node, *names: str) -> bool:
-    """Whether a module around a node calls itself by one of these names."""
-    return any(any(name in kind for name in names) for _, kind in module_stack(node))
+def _in_mixer(node: Node, classes: tuple[str, ...]) -> bool:
+    """Whether a module around a node is of such a class."""
+    names = [kind.rpartition(".")[2] for _, kind in module_stack(node)]
+    return any(fnmatchcase(name, pattern) for name in names for pattern in classes)
 
 
 def softmax() -> Selector:
