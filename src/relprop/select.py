@@ -167,8 +167,8 @@ def _is_initial(node: Node) -> bool:
 
 
 SELECTIVE = ("*Mamba*", "*SSM*", "*S6*")
-"""What classes of selective state spaces are called. How a state is computed (a loop, a scan, products of chunks) differs
-between implementations, so that nothing but their name tells what a projection is for."""
+"""What classes of selective state spaces are called. How a state is computed (a loop, a scan, products of chunks)
+differs between implementations, so that nothing but their name tells what a projection is for."""
 GATED = ("*GatedDelta*", "*GatedLinear*", "*Rwkv*", "*RWKV*")
 """The same for gated linear attention."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import torch
@@ -132,9 +133,14 @@ def module_lookup(model: nn.Module, constants: dict[str, Any]) -> Callable[[str]
 
     owners = dict(model.named_modules(remove_duplicate=False))  # an exchanged module makes another capture
 
-    def lookup(name: str) -> Tensor:
+    @cache
+    def place(name: str) -> tuple[nn.Module | None, str]:
         path, _, attribute = name.rpartition(".")
-        value: Any = getattr(owners.get(path), attribute, None)
+        return owners.get(path), attribute
+
+    def lookup(name: str) -> Tensor:
+        owner, attribute = place(name)
+        value: Any = getattr(owner, attribute, None)
         return constants[name] if value is None else value
 
     return lookup

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..graph.checksum import checksum
+from ..graph.checksum import Checksum, places
 from ..graph.graph import Graph, Values, caller, calls
 
 
@@ -34,13 +34,15 @@ class Derived:
         self._store: dict[Any, Any] = {}
         self._state: tuple[Any, ...] | None = None
         self._values: list[Tensor] | None = None
+        self._sum: Checksum | None = None
 
     def current(self, values: dict[Node, Any]) -> dict[Any, Any]:
         """The store as it is valid for these parameters."""
         tensors = [values[n] for n in self.parameters]
-        state = tuple((t.data_ptr(), t._version, t.dtype, t.shape) for t in tensors)
-        now = checksum(tensors)
-        before = self._values
+        state = tuple(t._version for t in tensors)
+        if self._sum is None or self._sum.where != places(tensors):
+            self._sum, self._values = Checksum(tensors), None
+        now, before = self._sum.now(), self._values
         same = before is not None and len(now) == len(before) and all(map(torch.equal, now, before))
         if state != self._state or not same:
             self._store, self._state, self._values = {}, state, now

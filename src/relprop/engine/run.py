@@ -101,7 +101,7 @@ class Run:
     def _own(self, value: Tensor) -> Tensor:
         if value.is_inference():  # autograd, which some rules use, saves nothing that was made under inference_mode
             return value.clone()
-        return value if self.differentiable else value.detach()
+        return value if self.differentiable or not value.requires_grad else value.detach()
 
     def _forward(self) -> None:
         schedule = self.plan.schedule
