@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import relprop
 from relprop import view
+from relprop.explanation.facts import percent
 
 from .models import assert_same
 
@@ -77,7 +78,10 @@ def test_image(image):
     assert np.allclose(photo, np.moveaxis(view.stretch(image.inputs[1]), 0, -1))
     assert np.allclose(heat, image.relevance[1].sum(0), atol=1e-6)
     assert np.array_equal(overlay, view.overlay(image.relevance[1], view.stretch(image.inputs[1])))
-    assert fig.get_suptitle() == f"target 3: {image.value[1].item():.4g}"
+    share = image.ledger.received[1] / image.ledger.seed[1]
+    title, reached = fig.get_suptitle().split("\n")
+    assert title == f"target 3: {image.value[1].item():.4g}"
+    assert reached == f"{percent(share.item())} of it reached the input"
 
 
 def test_image_of_the_caller_and_options(image):
@@ -104,7 +108,7 @@ def test_several_targets_are_rows_on_one_scale(two_targets):
     fig = two_targets.figure(1)
     rows = panels(fig)
     assert len(rows) == 6
-    assert [ax.get_ylabel() for ax in rows[::3]] == [
+    assert [ax.get_ylabel().split("\n")[0] for ax in rows[::3]] == [
         f"target 3: {two_targets.value[0, 1].item():.4g}",
         f"target 1: {two_targets.value[1, 1].item():.4g}",
     ]
@@ -190,7 +194,8 @@ def test_save(image, text, two_targets, tmp_path):
 def test_notebook(image, text, two_targets):
     assert image._repr_png_().startswith(b"\x89PNG")
     assert two_targets._repr_png_().startswith(b"\x89PNG")
-    assert image._repr_html_() is None
+    assert '<img alt="relevance: target 3: ' in image._repr_html_()
+    assert "ledger of 2 samples" in image._repr_html_()
     assert "<span" in text._repr_html_()
     assert text._repr_png_() is None
 
@@ -206,7 +211,8 @@ def test_a_notebook_without_the_extra_shows_the_ledger(image, text, monkeypatch)
 
 
 def test_repr_names_every_target(image, two_targets):
-    assert repr(image).startswith("Explanation of target [3, 3]\nledger of 2 samples")
+    assert repr(image).startswith("Explanation of target [3, 3]\n")
+    assert "ledger of 2 samples" in repr(image)
     assert repr(two_targets).count("ledger of 2 samples") == 2
     assert "Explanation of target [0, 1]" in repr(two_targets)
 

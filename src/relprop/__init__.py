@@ -5,6 +5,7 @@ from .composite import Composite
 from .engine.ledger import Ledger
 from .errors import (
     CaptureError,
+    FileError,
     InputError,
     RelevanceWarning,
     RelpropError,
@@ -19,6 +20,8 @@ from .methods.bilrp import bilrp
 from .rules import Rule, rule_for
 from .rules.message import Message
 
+load = Explanation.load
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "CaptureError",
     "Composite",
     "Explanation",
+    "FileError",
     "InputError",
     "Ledger",
     "Message",
@@ -38,6 +42,7 @@ __all__ = [
     "UnsupportedOperation",
     "bilrp",
     "composites",
+    "load",
     "rule_for",
     "rules",
     "select",

@@ -31,6 +31,10 @@ class InputError(RelpropError, ValueError):
     """An input cannot be explained: wrong type, shape, dtype, device or value."""
 
 
+class FileError(RelpropError, ValueError):
+    """A file is no explanation that relprop saved, or an explanation holds what files do not."""
+
+
 class RuleError(RelpropError, ValueError):
     """A rule has a parameter out of range or was given to an operation it is not defined for."""
 

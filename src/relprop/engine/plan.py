@@ -69,6 +69,14 @@ class Plan:
     def __reduce__(self) -> Any:
         return PrintedPlan, (str(self), self.input_names, self.convolved, self.table_rows)
 
+    @property
+    def title(self) -> str:
+        """Composite, bias policy and where relevance starts, in one line."""
+        note = f" ({self.composite.note})" if self.composite.note else ""
+        inside = [describe(root) for root in self.roots if root not in self.graph.outputs]
+        start = f", relevance starts at {', '.join(inside)}" if inside else ""
+        return f"composite {self.composite.name}{note}, bias: {self.bias}{start}"
+
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [("node", "operation", "module", "rule", "chosen by", "source")]
         rows += [
@@ -76,10 +84,7 @@ class Plan:
             for n, step in self.steps.items()
         ]
         rows += [(n.name, operation(n), module_path(n), "NO RULE", "", source_line(n)) for n in self.gaps]
-        title = f"composite {self.composite.name}" + (f" ({self.composite.note})" if self.composite.note else "")
-        inside = [describe(root) for root in self.roots if root not in self.graph.outputs]
-        start = f", relevance starts at {', '.join(inside)}" if inside else ""
-        return f"{title}, bias: {self.bias}{start}\n{table(rows)}"
+        return f"{self.title}\n{table(rows)}"
 
     __repr__ = __str__
 
@@ -100,6 +105,10 @@ class PrintedPlan:
     input_names: list[str]
     convolved: set[str]
     table_rows: dict[str, int]
+
+    @property
+    def title(self) -> str:
+        return self.text.partition("\n")[0]
 
     def __str__(self) -> str:
         return self.text

@@ -1,7 +1,13 @@
 """The optional dependencies of the views, imported where they are used and nowhere else."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -16,3 +22,16 @@ def image_extra() -> Iterator[None]:
     except ImportError as error:
         message = f'drawing relevance needs matplotlib and pillow ({error}); run: pip install "relprop[image]"'
         raise ImportError(message, name=error.name, path=error.path) from error
+
+
+def new_figure(**options: Any) -> Figure:
+    """An empty figure, which shows itself in a notebook.
+
+    Raises:
+        ImportError: the extra `relprop[image]` is not installed.
+    """
+    with image_extra():
+        import matplotlib.figure  # noqa: F401 (asked for at every call, whatever was imported before)
+
+        from relprop.view.shown import ShownFigure
+    return ShownFigure(**options)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from relprop.view._extra import image_extra
+from relprop.view._extra import new_figure
 from relprop.view.arrays import RGB, Array, Floats, maps, photo
 from relprop.view.colour import ColourMap, brightness, colour_bar, colour_map, colours, limits
 
@@ -111,9 +111,6 @@ def figure(
         TypeError, ValueError: as `overlay`; also if the number of titles is not that of the samples.
         ImportError: the extra `relprop[image]` is not installed.
     """
-    with image_extra():
-        from matplotlib.figure import Figure
-
     signed, picture = (maps(relevance), None) if image is None else _pair(relevance, image)
     ends = limits(signed, scale=scale, percentile=percentile, shared=shared)
     columns: dict[str, npt.NDArray[Any]] = {"relevance": signed}
@@ -125,7 +122,7 @@ def figure(
 
     height, width = signed.shape[1:]
     panel = 3.2 * float(np.clip(height / width, 0.2, 5))  # inches
-    fig = Figure(figsize=(3.2 * len(columns) + 1, panel * len(signed) + 0.5), layout="compressed")
+    fig = new_figure(figsize=(3.2 * len(columns) + 1, panel * len(signed) + 0.5), layout="compressed")
     grid = fig.subplots(len(signed), len(columns), squeeze=False)
     for i, (axes, end) in enumerate(zip(grid, ends, strict=True)):
         for ax, (name, pictures) in zip(axes, columns.items(), strict=True):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from relprop.view._extra import image_extra
+from relprop.view._extra import new_figure
 from relprop.view.arrays import Array, Floats, as_floats
 from relprop.view.colour import ColourMap, colour_bar, colour_map, colours, limits
 
@@ -47,9 +47,6 @@ def series(
         TypeError, ValueError: values that are not finite real numbers, shapes that do not fit, a bad option.
         ImportError: the extra `relprop[image]` is not installed.
     """
-    with image_extra():
-        from matplotlib.figure import Figure
-
     bars = as_floats(relevance, "relevance")
     if bars.ndim not in (1, 2):
         raise ValueError(f"relevance has shape {list(bars.shape)}; pass one sequence, [T] or [T, F]")
@@ -65,10 +62,10 @@ def series(
     end = limits(bars[None], scale=scale, percentile=percentile)[0]
 
     if bars.shape[1] > _PANELS:
-        fig = Figure(figsize=(8, 4), layout="constrained")
+        fig = new_figure(figsize=(8, 4), layout="constrained")
         bottom = _matrix(fig, bars, names, end, cmap)
     else:
-        fig = Figure(figsize=(8, 1.2 * bars.shape[1] + 1), layout="constrained")
+        fig = new_figure(figsize=(8, 1.2 * bars.shape[1] + 1), layout="constrained")
         bottom = _panels(fig, bars, line, names, end, cmap)
     bottom.set_xlabel("step")
     if title is not None:

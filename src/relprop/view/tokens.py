@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from relprop.view._extra import image_extra
+from relprop.view._extra import image_extra, new_figure
 from relprop.view.arrays import RGB, Array, Floats, as_floats
 from relprop.view.colour import ColourMap, brightness, colour_bar, colours, limits
 
@@ -70,7 +70,6 @@ def tokens_figure(
         a matplotlib Figure that belongs to no pyplot state; see `save` and `png`.
     """
     with image_extra():
-        from matplotlib.figure import Figure
         from matplotlib.patches import Rectangle
 
     numbers = _per_token(tokens, relevance)
@@ -82,7 +81,7 @@ def tokens_figure(
 
     width = _INCHES + 2 * _MARGIN
     height = 0.75 + _LEADING * lines + (0.1 if title is None else 0.45)  # inches: colour bar, text, title
-    fig = Figure(figsize=(width, height))
+    fig = new_figure(figsize=(width, height))
     ax = fig.add_axes((_MARGIN / width, 0.75 / height, _INCHES / width, _LEADING * lines / height))
     ax.set(xlim=(0, columns), ylim=(lines, 0))
     ax.set_axis_off()

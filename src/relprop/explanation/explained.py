@@ -1,0 +1,164 @@
+"""What an explanation holds: relevance, books and values of every sample and target, as data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from ..engine.given import Given
+from ..engine.ledger import Ledger
+from ..engine.plan import Plan, PrintedPlan
+from ..engine.question import Answer, Question, stacked, together
+from .facts import moved, picklable, sliced, target_of
+
+
+@dataclass
+class Explained:
+    """What :meth:`relprop.LRP.explain` returns.
+
+    With several targets (:func:`relprop.targets.several`), relevance, values and recorded relevances have a leading
+    dimension with one entry per target, and ``target`` and ``ledger`` are lists.
+
+    Attributes:
+        relevance: relevance of the inputs, in their structure; None for an input that is not explained.
+        output: the model's output; a dataclass that torch does not know is given as its fields.
+        target: what was explained: the class of every sample [B], or the target as it was given.
+        value: the explained value of every sample, [B].
+        relevances: relevance of hidden tensors, by module path (``record=``).
+        ledger: where relevance went, per sample.
+        plan: which rule ran where.
+        inputs: the inputs as they were given.
+    """
+
+    relevance: Any
+    output: Any
+    target: Any
+    value: Tensor
+    ledger: Ledger
+    plan: Plan | PrintedPlan
+    inputs: Any
+    relevances: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Given, question: Question, answers: Sequence[Answer]) -> Self:
+        """The answers to a question, one for each target."""
+        first, several = answers[0], question.several
+        ledgers: Any = [answer.ledger for answer in answers]
+        return cls(
+            relevance=given.like(together(answers, several)),
+            output=first.plan.graph.unflatten_output(list(first.outputs)),
+            target=[answer.target for answer in answers] if several else first.target,
+            value=stacked([answer.value for answer in answers], several),
+            ledger=ledgers if several else ledgers[0],
+            plan=first.plan,
+            inputs=given.inputs,
+            relevances={name: stacked([a.hidden[name] for a in answers], several) for name in first.hidden},
+        )
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several targets, in a leading dimension."""
+        return isinstance(self.ledger, list)
+
+    @property
+    def ledgers(self) -> list[Ledger]:
+        """The books, one for each target."""
+        return self.ledger if isinstance(self.ledger, list) else [self.ledger]
+
+    @property
+    def parts(self) -> list[Self]:
+        """An explanation of each target."""
+        if not self.several:
+            return [self]
+        return [
+            replace(
+                self,
+                relevance=pytree.tree_map(lambda r, i=i: None if r is None else r[i], self.relevance),
+                target=self.target[i],
+                value=self.value[i],
+                ledger=book,
+                relevances={name: r[i] for name, r in self.relevances.items()},
+            )
+            for i, book in enumerate(self.ledgers)
+        ]
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return self.value.shape[-1]
+
+    def __getitem__(self, index: int | slice) -> Self:
+        """One sample, as a batch of one, or some of them.
+
+        What has no dimension for samples, such as an input that all share, stays as it is.
+
+        Raises:
+            IndexError: if there is no such sample.
+            TypeError: if the index is no number or slice.
+        """
+        count = len(self)
+        if isinstance(index, int):
+            if not -count <= index < count:
+                raise IndexError(f"sample {index}; there are {count} samples")
+            index = slice(index % count, index % count + 1)
+        if not isinstance(index, slice):
+            raise TypeError(f"an explanation is indexed by a sample's number or a slice, got {index!r}")
+        dim = int(self.several)
+        where = (slice(None),) * dim + (index,)
+
+        def cut(x: Any) -> Any:
+            holds = isinstance(x, Tensor) and x.ndim and x.shape[0] == count
+            return x[index] if holds else x
+
+        def cut_relevance(x: Any) -> Any:
+            return x[where] if isinstance(x, Tensor) and x.ndim > dim and x.shape[dim] == count else x
+
+        books: Any = [sliced(book, index) for book in self.ledgers]
+        targets = [target_of(t, index, count) for t in (self.target if self.several else [self.target])]
+        return replace(
+            self,
+            relevance=pytree.tree_map(cut_relevance, self.relevance),
+            output=pytree.tree_map(cut, self.output),
+            inputs=pytree.tree_map(cut, self.inputs),
+            target=targets if self.several else targets[0],
+            value=self.value[..., index],
+            ledger=books if self.several else books[0],
+            relevances={name: cut_relevance(x) for name, x in self.relevances.items()},
+        )
+
+    def __iter__(self) -> Iterator[Self]:
+        return (self[i] for i in range(len(self)))
+
+    def to(self, *where: Any, **options: Any) -> Self:
+        """With all tensors where ``Tensor.to`` brings them; a number type is for floating-point tensors only."""
+
+        def move(x: Any) -> Any:
+            return moved(x, where, options)
+
+        books: Any = [
+            replace(
+                book,
+                seed=move(book.seed),
+                inputs={name: move(x) for name, x in book.inputs.items()},
+                sinks={key: move(x) for key, x in book.sinks.items()},
+            )
+            for book in self.ledgers
+        ]
+        names = ("relevance", "output", "target", "value", "inputs", "relevances")
+        moved_fields = {name: pytree.tree_map(move, getattr(self, name)) for name in names}
+        return replace(self, **moved_fields, ledger=books if self.several else books[0])
+
+    def numpy(self) -> Any:
+        """Relevance as numpy arrays, in the structure of the inputs; None for an input that is not explained."""
+        return pytree.tree_map(lambda r: r.detach().cpu().numpy() if isinstance(r, Tensor) else r, self.relevance)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return type(self)(**{f.name: copy.deepcopy(getattr(self, f.name), memo) for f in fields(self)})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: data. Of the plan its text, and of functions that are targets their names."""
+        return {**self.__dict__, "target": pytree.tree_map(picklable, self.target)}

@@ -1,0 +1,218 @@
+"""The result of an explanation, and how it shows itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from .. import view
+from .drawn import Drawn, words_of
+from .explained import Explained
+from .facts import books, guesses, short
+from .files import FORMATS, read, write
+from .stored import content_of, fields_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(repr=False)
+class Explanation(Explained):
+    """What :meth:`relprop.LRP.explain` returns.
+
+    With several targets (:func:`relprop.targets.several`), relevance, values and recorded relevances have a leading
+    dimension with one entry per target, and ``target`` and ``ledger`` are lists.
+
+    Attributes:
+        relevance: relevance of the inputs, in their structure; None for an input that is not explained.
+        output: the model's output; a dataclass that torch does not know is given as its fields.
+        target: what was explained: the class of every sample [B], or the target as it was given.
+        value: the explained value of every sample, [B].
+        relevances: relevance of hidden tensors, by module path (``record=``).
+        ledger: where relevance went, per sample.
+        plan: which rule ran where.
+        inputs: the inputs as they were given.
+    """
+
+    def figure(
+        self,
+        sample: int = 0,
+        image: Any = None,
+        *,
+        tokens: Sequence[str] | None = None,
+        wrt: str | int | None = None,
+        which: int | None = None,
+        **options: Any,
+    ) -> Figure:
+        """Draw one sample with matplotlib: a heatmap for an image, bars for a series, coloured words for text.
+
+        Relevance [B, C, H, W] is an image, [B, T, F] a series ([B, F, T] if a 1-D convolution reads it), [B, T] of
+        integers text and of other numbers a series. The title names the target and its value.
+
+        Args:
+            sample: which one of the batch.
+            image: the photo to show beside and under the heatmap, [C, H, W], uint8 or in [0, 1]; by default the
+                input, stretched to [0, 1]. Several targets of an image are rows on one scale.
+            tokens: the words of a text, one string per position; for [B, T] or embeddings [B, T, D].
+            wrt: name or position of the input to draw, if several have relevance.
+            which: which of several targets; by default all, if it is an image.
+            options: passed on to :func:`relprop.view.figure`, :func:`~relprop.view.series` or
+                :func:`~relprop.view.tokens_figure`: ``title``, ``cmap``, ``scale``, ``percentile`` and others.
+
+        Raises:
+            ValueError: if there is no such sample, target or input, or no picture for relevance of this shape.
+            ImportError: if the extra ``relprop[image]`` is not installed.
+        """
+        drawn = Drawn.of(self, sample, wrt, which)
+        relevance, given, titles = drawn.relevance, drawn.given, drawn.titles
+        if tokens is None and relevance.ndim == 4:
+            if image is None and given.ndim == 3 and given.shape[0] in (1, 3):
+                image = view.stretch(given)
+            if isinstance(image, Tensor) or hasattr(image, "ndim"):
+                image = torch.as_tensor(image)
+                image = image.expand(len(relevance), *([1] if image.ndim == 2 else []), *image.shape)
+            options.setdefault("title", titles if len(titles) > 1 else titles[0])
+            options.setdefault("shared", True)
+            return view.figure(relevance, image, **options)
+        if image is not None:
+            raise ValueError(f"image= is for images; relevance of one sample has shape {list(relevance.shape[1:])}")
+        if len(relevance) > 1:
+            raise ValueError(f"there are {len(relevance)} targets: choose one with which=0 to {len(relevance) - 1}")
+        options.setdefault("title", titles[0])
+        only = relevance[0]
+        if tokens is not None or not given.dtype.is_floating_point:
+            return view.tokens_figure(words_of(tokens, only, given), only, **options)
+        if only.ndim in (1, 2):
+            if drawn.channels_first:
+                only, given = only.T, given.T
+            return view.series(only, options.pop("values", given), **options)
+        raise ValueError(
+            f"no picture for relevance of shape {list(relevance.shape[1:])} (one sample); an image is [C, H, W], a "
+            "series [T, F] or [T]. Reduce .relevance to one of these and draw it with relprop.view"
+        )
+
+    def html(
+        self,
+        tokens: Sequence[str] | None = None,
+        sample: int = 0,
+        *,
+        wrt: str | int | None = None,
+        which: int | None = None,
+        **options: Any,
+    ) -> str:
+        """One text as HTML, every token on the colour of its relevance; several targets one below the other.
+
+        Args:
+            tokens: one string per position; by default the numbers of the tokens.
+            sample, wrt, which: as in :meth:`figure`.
+            options: passed on to :func:`relprop.view.tokens_html`.
+
+        Raises:
+            ValueError: if there is no such sample, target or input, or relevance is not that of a text.
+            ImportError: if the extra ``relprop[image]`` is not installed.
+        """
+        drawn = Drawn.of(self, sample, wrt, which)
+        if drawn.relevance.ndim not in (2, 3):
+            raise ValueError(f"relevance of a text is [T] or [T, D], not {list(drawn.relevance.shape[1:])}")
+        words = words_of(tokens, drawn.relevance[0], drawn.given)
+        return "\n".join(
+            view.tokens_html(words, relevance, **{"title": title, **options})
+            for relevance, title in zip(drawn.relevance, drawn.titles, strict=True)
+        )
+
+    def save(
+        self, path: str | PathLike[str], sample: int = 0, image: Any = None, *, dpi: float = 150, **options: Any
+    ) -> Path:
+        """Write a picture of one sample, or all that is known of all samples, and return the path.
+
+        The suffix names the format: ``.png``, ``.pdf``, ``.svg`` and what else matplotlib writes hold the
+        :meth:`figure`; ``.npz``, ``.safetensors`` and ``.json`` hold relevance, output, values, ledger, inputs and the
+        plan as text, which :func:`relprop.load` reads again.
+
+        Raises:
+            ValueError: as :meth:`figure`; also if the path has no suffix or an unknown one.
+            FileError: if a tensor is of a type that files do not hold.
+            OSError: if the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in FORMATS:
+            return view.save(path, self.figure(sample, image, **options), dpi=dpi)[0]
+        if sample != 0 or image is not None or options:
+            told = ["sample"] * (sample != 0) + ["image"] * (image is not None) + sorted(options)
+            raise ValueError(f"{path.suffix} holds all samples, and no picture: leave out {', '.join(told)}")
+        write(path, content_of(self))
+        return path
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Explanation:
+        """Read what :meth:`save` wrote as ``.npz``, ``.safetensors`` or ``.json``. It runs no code from the file.
+
+        The plan is its text, functions that were targets are their names, and mappings are dicts.
+
+        Raises:
+            FileError: if the file is not one of these, is damaged, or comes from a later version.
+            ImportError: if ``.safetensors`` is to be read and its package is missing.
+            OSError: if there is no such file, or it cannot be read.
+        """
+        return cls(**fields_of(read(Path(path)), str(path)))
+
+    # -- as text ------------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return "\n\n".join(part._told() for part in self.parts)
+
+    def _told(self) -> str:
+        """One target in words; of several samples, sums."""
+        value = ", ".join(f"{float(v):.4g}" for v in self.value[:4]) + (", ..." if len(self) > 4 else "")
+        best = guesses(self.output, 0, 3)
+        thought = ", ".join(f"{g.index} ({g.score:.4g})" for g in best)
+        shapes = ", ".join(
+            f"{name} {list(r.shape)}"
+            for name, r in zip(self.plan.input_names, pytree.tree_leaves(self.relevance), strict=False)
+            if isinstance(r, Tensor)
+        )
+        lines = [
+            f"Explanation of {short(self.target)}",
+            f"value       {value}",
+            f"prediction  {thought}" + (" for the first sample" if len(self) > 1 else "") if best else "",
+            f"rules       {self.plan.title}",
+            f"relevance   {shapes}",
+            *books(self.ledger),
+        ]
+        return "\n".join(line for line in lines if line)
+
+    # -- in a notebook ------------------------------------------------------------------------------------------------
+
+    def _repr_png_(self) -> bytes | None:
+        """The first sample. Without the extra, or without a picture for the shape, the notebook shows the text."""
+        try:
+            return None if self._is_text() else view.png(self.figure())
+        except (ImportError, ValueError):
+            return None
+
+    def _repr_html_(self) -> str | None:
+        """The picture and the words. Without the extra, or without a picture for the shape, the words alone."""
+        try:
+            if self._is_text():
+                shown = self.html()
+            else:
+                data = base64.b64encode(view.png(self.figure())).decode()
+                shown = f'<img alt="{escape(self._title())}" src="data:image/png;base64,{data}">'
+        except (ImportError, ValueError):
+            return None
+        return f"{shown}\n<pre>{escape(repr(self))}</pre>"
+
+    def _title(self) -> str:
+        return "relevance: " + "; ".join(title.replace("\n", ", ") for title in Drawn.of(self, 0, None, None).titles)
+
+    def _is_text(self) -> bool:
+        return not Drawn.of(self, 0, None, None).given.dtype.is_floating_point
