@@ -18,6 +18,7 @@ from .control_flow import unrolled
 from .copies import copied
 from .outputs import known_leaf
 from .reach import Reach
+from .scripted import buffers_kept, is_scripted
 from .untouched import untouched
 
 
@@ -55,6 +56,9 @@ def outputs_of(
         known: leave out what torch.export does not know.
     """
     args, kwargs = copied(args, kwargs)
+    if is_scripted(model):
+        with buffers_kept(model):
+            return model(*args, **kwargs)
     parameters = dict(model.named_parameters())
     tensors = {name: b.clone() for name, b in model.named_buffers()} | {n: parameters[n].clone() for n in written}
     if single:

@@ -116,6 +116,9 @@ class Reach:
         self._attributes(path, x)
 
     def _module(self, path: str, x: nn.Module) -> None:
+        if isinstance(x, torch.jit.ScriptModule):  # which keeps its values outside of Python
+            self.complete = False
+            return
         attributes, dot = vars(x), f"{path}." if path else ""
         own = tuple(key for key in attributes if key not in STANDARD)
         self.chosen[_free(self.chosen, path)] = attributes, own

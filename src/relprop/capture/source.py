@@ -29,6 +29,7 @@ from .outputs import TensorsOnly, is_known
 from .reach import Reach
 from .record import record
 from .remedies import Arguments, described, remedy
+from .scripted import converted, is_scripted
 from .untouched import untouched
 
 
@@ -90,6 +91,9 @@ class Source:
         """What the model calls its positional arguments."""
         if self.model is None:
             return []
+        if is_scripted(self.model):
+            schema = self.model.forward.schema  # type: ignore[attr-defined]
+            return [argument.name for argument in schema.arguments[1:]]
         parameters = inspect.signature(self.model.forward).parameters.values()
         return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
@@ -115,6 +119,14 @@ class Source:
             if not calls_functions(self.program):
                 return to_graph(functional(without_blocks(self.program)), program_lookup(self.program))
             return self._recorded(args, kwargs, "has branches or loops that depend on values")
+        if is_scripted(self.model):
+            program = converted(self.model, *copied(args, kwargs))
+            if not calls_functions(program):
+                graph = to_graph(functional(without_blocks(program)), program_lookup(program))
+                graph.out_spec = pytree.tree_structure(outputs_of(self.model, Reach(self.model), args, kwargs))
+                return graph  # of which torch's converter has taken tuples for lists
+            unscripted = program.module(check_guards=False)
+            return self._recorded(args, kwargs, "has branches or loops that depend on values", unscripted)
         reach, failures = Reach(self.model), list[Exception]()
         if self._exported is self.model and _may_return_a_cache(self.model):
             with suppress(Exception), forked(self.model):  # what cannot run is told below
@@ -139,9 +151,11 @@ class Source:
                     attempts = [(self._exported, opening) for opening in openings]
         return self._recorded(args, kwargs, f"cannot be exported ({reason_of(failures[-1])})")
 
-    def _recorded(self, args: tuple[Any, ...], kwargs: dict[str, Any], why: str) -> Graph:
+    def _recorded(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], why: str, runnable: nn.Module | None = None
+    ) -> Graph:
         """A graph of one real run, for what cannot be exported."""
-        model = self.runnable
+        model = runnable or self.runnable
         try:
             with untouched(Reach(model)), forked(model):
                 graph, outside = record(model, *copied(args, kwargs))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..graph.checksum import Checksum, places
+from ..graph.checksum import Checksum, places, strided
 from ..graph.graph import Graph, Values, caller, calls
 
 
@@ -31,6 +31,7 @@ class Derived:
                 self.nodes[node] = caller(node)
         used = {n for node in self.nodes for n in node.all_input_nodes} | set(weights)
         self.parameters = [n for n in graph.parameters if n in used]
+        self._has_sparse = any(n.meta["val"].layout != torch.strided for n in self.parameters)
         self._store: dict[Any, Any] = {}
         self._state: tuple[Any, ...] | None = None
         self._values: list[Tensor] | None = None
@@ -39,6 +40,7 @@ class Derived:
     def current(self, values: dict[Node, Any]) -> dict[Any, Any]:
         """The store as it is valid for these parameters."""
         tensors = [values[n] for n in self.parameters]
+        tensors = strided(tensors) if self._has_sparse else tensors
         state = tuple(t._version for t in tensors)
         if self._sum is None or self._sum.where != places(tensors):
             self._sum, self._values = Checksum(tensors), None

@@ -15,7 +15,7 @@ from torch.fx import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import RelpropError, RuleError, reason_of
-from ..graph.graph import READING, Graph, place
+from ..graph.graph import READING, Graph, entering, place
 from ..rules.base import Call, Step
 from ..rules.gradient import Source
 from ..rules.layers import LAYER_KINDS
@@ -91,7 +91,7 @@ class Run:
         graph, values, shapes = self.plan.graph, self.values, self.shapes
         for node, leaf in zip(graph.inputs, leaves, strict=True):
             if node is not None:
-                own = self._own(leaf)
+                own = self._own(entering(node, leaf))
                 values[node] = own.contiguous() if node in self.plan.schedule.in_order else own
                 shapes[node] = leaf.shape
         for node, value in (self.stand_ins.parameters if self.stand_ins else parameters_of(graph)).items():

@@ -91,7 +91,8 @@ def relevances_of(
     graph, leaves = plan.graph, run.leaves
     found: dict[int, Tensor] = {}
     for i in (i for inputs in plan.sources.values() for i in inputs):
-        found[i] = torch.zeros_like(leaves[i], dtype=_relevance_dtype(leaves[i]))
+        leaf = leaves[i] if leaves[i].layout == torch.strided else leaves[i].to_dense()
+        found[i] = torch.zeros_like(leaf, dtype=_relevance_dtype(leaf))
     for source, inputs in plan.sources.items():
         if source not in messages:
             continue

@@ -48,7 +48,22 @@ def places(tensors: list[Tensor]) -> tuple[Any, ...]:
 
 def checksum(tensors: list[Tensor]) -> list[Tensor]:
     """What changes when any value does."""
-    return Checksum(tensors).now()
+    return Checksum(strided(tensors)).now()
+
+
+def strided(tensors: list[Tensor]) -> list[Tensor]:
+    """The same tensors, but the indices and values of those that are sparse."""
+    return [part for t in tensors for part in _parts(t)]
+
+
+def _parts(t: Tensor) -> tuple[Tensor, ...]:
+    if t.layout == torch.sparse_coo:
+        return t._indices(), t._values()
+    if t.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return t.crow_indices(), t.col_indices(), t.values()
+    if t.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return t.ccol_indices(), t.row_indices(), t.values()
+    return (t,)
 
 
 def _in_memory_order(t: Tensor) -> Tensor:

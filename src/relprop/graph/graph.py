@@ -69,7 +69,7 @@ class Graph:
 
     def run(self, leaves: Iterable[Any]) -> list[Any]:
         """The leaves of the output, without anything that an explanation needs."""
-        values: dict[Node, Any] = {n: x for n, x in zip(self.inputs, leaves, strict=True) if n is not None}
+        values: dict[Node, Any] = {n: entering(n, x) for n, x in zip(self.inputs, leaves, strict=True) if n is not None}
         values |= {node: self.lookup(name) for node, name in self.parameters.items()}
         left = {node: len(node.users) for node in self.nodes}
         for node in filter(calls, self.nodes):
@@ -83,6 +83,11 @@ class Graph:
 
     def unflatten_output(self, leaves: list[Any]) -> Any:
         return pytree.tree_unflatten(leaves, self.out_spec)
+
+
+def entering(node: Node, leaf: Tensor) -> Tensor:
+    """An input as the graph takes it: a sparse matrix with its zeros."""
+    return leaf if leaf.layout == node.meta["val"].layout else leaf.to_dense()
 
 
 Values = Mapping[Node, Any]

@@ -37,6 +37,11 @@ def as_real(x: Tensor) -> Tensor:
     return torch.view_as_real(x.resolve_conj())
 
 
+def dense(x: Tensor) -> Tensor:
+    """A sparse matrix with its zeros."""
+    return x.to_dense()
+
+
 def affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Batch norm that found no neighbour: ``x * scale + shift``, one weight per channel."""
     return x * channelwise(scale, x.ndim) + channelwise(shift, x.ndim)

@@ -13,6 +13,7 @@ from .instance_norm import name_instance_norm
 from .padding import join_even_padding, join_padding
 from .precision import keep_double
 from .softmax import name_softmax
+from .sparse import make_dense
 from .split import split_layers
 from .statistics import explain_statistics
 from .training import find_random, refuse_training_mode
@@ -22,6 +23,7 @@ def canonize(graph: Graph) -> Graph:
     """The canonical form that plans are made for. The user never names a canonizer."""
     refuse_training_mode(graph)
     clean(graph)
+    make_dense(graph)
     keep_double(graph)
     decompose(graph)
     name_instance_norm(graph)

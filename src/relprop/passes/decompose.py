@@ -217,7 +217,23 @@ def _padding_in_words(graph: Graph, node: Node) -> Node:
     return _call(graph, node, plain, (padded, weight, bias, *rest))
 
 
+PLAIN = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
+TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+
+
+def _convolution(graph: Graph, node: Node) -> Node:
+    """What all convolutions come down to, as traced TorchScript and decomposed programs have it."""
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, *_ = arguments(node).values()
+    dims = weight.meta["val"].ndim - 2
+    if x.meta["val"].ndim != dims + 2:
+        return node
+    rest = (stride, padding, output_padding, groups, dilation) if transposed else (stride, padding, dilation, groups)
+    return _call(graph, node, (TRANSPOSED if transposed else PLAIN)[dims - 1], (x, weight, bias, *rest))
+
+
 MAKERS: dict[Any, Any] = {
+    aten.convolution.default: _convolution,
+    aten._convolution.default: _convolution,
     aten.addmm.default: _product_plus(aten.mm.default),
     aten.baddbmm.default: _product_plus(aten.bmm.default),
     aten.addmv.default: _product_plus(aten.mv.default),
