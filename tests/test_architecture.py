@@ -33,6 +33,7 @@ MAY_USE = {
     },
     "programs": {"errors", "graph", "rules", "capture", "targets", "engine"},
     "view": {"errors"},
+    "classes": {"errors", "targets"},
     "explanation": {"errors", "engine", "targets", "view"},
     "lrp": {
         *(
@@ -42,6 +43,7 @@ MAY_USE = {
             "composite",
             "composites",
             "capture",
+            "classes",
             "targets",
             "engine",
             "programs",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from .capture.capturer import Capturer
+from .classes import names_of, resolved
 from .composite import Composite
 from .engine.given import Given
 from .engine.micro_batch import answers_in_parts
@@ -35,17 +36,27 @@ class LRP:
             "auto" picks one by what the graph contains, and says which in the plan.
         bias: what happens to the share of biases: "absorb" (it is booked as a sink), "redistribute" (the inputs of the
             neuron share it equally) or "zero" (biases are left out of numerators and denominators).
+        classes: the names of the classes, in order, or a dict from numbers to names; by default what the model's
+            ``config.id2label`` says. They may stand for numbers in targets, and stand in titles.
 
     Raises:
         CaptureError: if ``model`` is none of these, or the file cannot be loaded.
         SelectionError: if there is no composite of that name.
-        ValueError: if ``bias`` is no policy.
+        TypeError: if ``classes`` are not strings.
+        ValueError: if ``bias`` is no policy, or ``classes`` leave numbers out.
     """
 
     def __init__(
-        self, model: nn.Module | ExportedProgram | str | Path, composite: Any = "auto", *, bias: str = "absorb"
+        self,
+        model: nn.Module | ExportedProgram | str | Path,
+        composite: Any = "auto",
+        *,
+        bias: str = "absorb",
+        classes: Sequence[str] | Mapping[int, str] | None = None,
     ):
         self.session = Session(Capturer(model), composite, bias)
+        self.classes = names_of(classes, model)
+        """The names of the classes, if they are known."""
 
     @property
     def composite(self) -> Composite | None:
@@ -100,7 +111,7 @@ class LRP:
             InputError, TargetError, CaptureError, UnsupportedOperation: with what came, and what was expected.
             ValueError: if there is no such seed, or ``micro_batch`` is no number of samples.
         """
-        given, question = Given.of(inputs), Question.of(target, wrt, seed)
+        given, question = Given.of(inputs), Question.of(resolved(target, self.classes), wrt, seed)
         how = How(differentiable=create_graph, checkpoint=checkpoint)
         shown = bar("attribute") if progress else iter
         answers = answers_in_parts(self.session, given, question, how, micro_batch, shown)
@@ -142,15 +153,16 @@ class LRP:
             SelectionError: if a pattern or path matches no module.
             InputError, TargetError, CaptureError, UnsupportedOperation: with what came, and what was expected.
         """
-        given, question = Given.of(inputs), Question.of(target, wrt, seed, record, mask, at)
+        given, question = Given.of(inputs), Question.of(resolved(target, self.classes), wrt, seed, record, mask, at)
         how, shown = How(accounting=True, checkpoint=checkpoint), bar("explain") if progress else iter
         answers = answers_in_parts(self.session, given, question, how, micro_batch, shown)
-        return Explanation.of(given, question, answers)
+        return Explanation.of(given, question, answers, self.classes)
 
     def using(self, composite: Any = "auto", *, bias: str | None = None) -> LRP:
         """The same model under another composite or bias policy; what was captured is shared, not captured again."""
         other = LRP.__new__(LRP)
         other.session = Session(self.session.capturer, composite, self.bias if bias is None else bias)
+        other.classes = self.classes
         return other
 
     def plan(self, inputs: Any, *, wrt: Wrt = None) -> Plan:
@@ -177,7 +189,7 @@ class LRP:
         Raises:
             InputError, TargetError, CaptureError, UnsupportedOperation: with what came, and what was expected.
         """
-        return self.session.trace(Given.of(inputs), Question.of(target, wrt, seed))
+        return self.session.trace(Given.of(inputs), Question.of(resolved(target, self.classes), wrt, seed))
 
     def compile(
         self, inputs: Any, target: Any = None, *, wrt: Wrt = None, seed: str = "output", dynamic: bool = False
@@ -199,7 +211,7 @@ class LRP:
             CaptureError: if what is done depends on the values of the inputs.
             InputError, TargetError, UnsupportedOperation: with what came, and what was expected.
         """
-        question = Question.of(target, wrt, seed)
+        question = Question.of(resolved(target, self.classes), wrt, seed)
         program = program_of(self.session, Given.of(inputs), question, dynamic=dynamic, compiled=True)
         return Compiled(program, self.session, question, list(inputs) if isinstance(inputs, Mapping) else [])
 
@@ -236,6 +248,6 @@ class LRP:
             CaptureError: if what is done depends on the values of the inputs.
             InputError, TargetError, UnsupportedOperation: with what came, and what was expected.
         """
-        kind, question = format_of(path, format), Question.of(target, wrt, seed)
+        kind, question = format_of(path, format), Question.of(resolved(target, self.classes), wrt, seed)
         program = program_of(self.session, Given.of(inputs), question, dynamic=dynamic, portable=kind == "onnx")
         return save(program, Path(path), kind)

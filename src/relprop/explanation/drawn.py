@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch.utils._pytree as pytree
 from torch import Tensor
 
+from .. import view
 from ..engine.given import Given
 from .explained import Explained
-from .facts import share_of, short
+from .facts import share_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Drawn:
 
 def _title(part: Explained, sample: int, name: str) -> str:
     """What is shown: the target, its value, and how much of it is in the picture."""
-    title = f"{short(part.target, sample)}: {float(part.value[sample]):.4g}"
+    title = f"{part.name(sample)}: {float(part.value[sample]):.4g}"
     share = share_of(part.ledger, sample, name)
     return title if share is None else f"{title}\n{share} of it reached {_called(name)}"
 
@@ -103,3 +105,10 @@ def words_of(tokens: Sequence[str] | None, relevance: Tensor, given: Tensor) -> 
     if given.dtype.is_floating_point or given.ndim != 1:
         raise ValueError(f"relevance of a sample is {list(relevance.shape)}; pass tokens=, one string per position")
     return [f"{i} " for i in given.tolist()]
+
+
+def photo_of(image: Any, given: Tensor, size: Sequence[int], crop: float | None) -> Any:
+    """What is shown beside a map, [C, H, W] in [0, 1]: the caller's, or the input, if it can be one."""
+    if image is None and given.ndim == 3 and given.shape[0] in (1, 3):
+        return view.stretch(given)
+    return None if image is None else view.picture(image, (size[0], size[1]), crop=crop)

@@ -14,7 +14,7 @@ from ..engine.given import Given
 from ..engine.ledger import Ledger
 from ..engine.plan import Plan, PrintedPlan
 from ..engine.question import Answer, Question, stacked, together
-from .facts import moved, picklable, sliced, target_of
+from .facts import moved, picklable, short, sliced, target_of, widths
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Explained:
         ledger: where relevance went, per sample.
         plan: which rule ran where.
         inputs: the inputs as they were given.
+        classes: the names of the classes, if they are known.
     """
 
     relevance: Any
@@ -43,9 +44,10 @@ class Explained:
     plan: Plan | PrintedPlan
     inputs: Any
     relevances: dict[str, Tensor] = field(default_factory=dict)
+    classes: list[str] | None = None
 
     @classmethod
-    def of(cls, given: Given, question: Question, answers: Sequence[Answer]) -> Self:
+    def of(cls, given: Given, question: Question, answers: Sequence[Answer], classes: list[str] | None = None) -> Self:
         """The answers to a question, one for each target."""
         first, several = answers[0], question.several
         ledgers: Any = [answer.ledger for answer in answers]
@@ -58,6 +60,7 @@ class Explained:
             plan=first.plan,
             inputs=given.inputs,
             relevances={name: stacked([a.hidden[name] for a in answers], several) for name in first.hidden},
+            classes=classes,
         )
 
     @property
@@ -86,6 +89,15 @@ class Explained:
             )
             for i, book in enumerate(self.ledgers)
         ]
+
+    def name(self, sample: int | None = None) -> str:
+        """What is explained, in a few words: of all samples, or of one. Classes have their names, if they are known."""
+        return short(self.target, sample, self.classes if _are_of(self.classes, self.output) else None)
+
+    def class_name(self, index: int) -> str:
+        """The name of a class, or its number."""
+        named = self.classes is not None and _are_of(self.classes, self.output)
+        return self.classes[index] if named and self.classes is not None else str(index)
 
     def __len__(self) -> int:
         """The number of samples."""
@@ -162,3 +174,8 @@ class Explained:
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: data. Of the plan its text, and of functions that are targets their names."""
         return {**self.__dict__, "target": pytree.tree_map(picklable, self.target)}
+
+
+def _are_of(classes: list[str] | None, output: Any) -> bool:
+    """Whether these are names of what the output has one score for, each."""
+    return classes is not None and widths(output) == len(classes)

@@ -10,14 +10,14 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 import torch.utils._pytree as pytree
 from torch import Tensor
 
 from .. import view
-from .drawn import Drawn, words_of
+from .drawn import Drawn, photo_of, words_of
 from .explained import Explained
-from .facts import books, guesses, short
+from .facts import books, guesses
 from .files import FORMATS, read, write
 from .stored import content_of, fields_of
 
@@ -41,6 +41,7 @@ class Explanation(Explained):
         ledger: where relevance went, per sample.
         plan: which rule ran where.
         inputs: the inputs as they were given.
+        classes: the names of the classes, if they are known.
     """
 
     def figure(
@@ -60,8 +61,9 @@ class Explanation(Explained):
 
         Args:
             sample: which one of the batch.
-            image: the photo to show beside and under the heatmap, [C, H, W], uint8 or in [0, 1]; by default the
-                input, stretched to [0, 1]. Several targets of an image are rows on one scale.
+            image: the photo to show beside and under the heatmap: a path, a PIL image, or an array (see
+                :func:`relprop.view.picture`, also for ``crop=``); by default the input, stretched to [0, 1]. Several
+                targets of an image are rows on one scale. On a dark photo colours get brighter with relevance.
             tokens: the words of a text, one string per position; for [B, T] or embeddings [B, T, D].
             wrt: name or position of the input to draw, if several have relevance.
             which: which of several targets; by default all, if it is an image.
@@ -75,11 +77,12 @@ class Explanation(Explained):
         drawn = Drawn.of(self, sample, wrt, which)
         relevance, given, titles = drawn.relevance, drawn.given, drawn.titles
         if tokens is None and relevance.ndim == 4:
-            if image is None and given.ndim == 3 and given.shape[0] in (1, 3):
-                image = view.stretch(given)
-            if isinstance(image, Tensor) or hasattr(image, "ndim"):
-                image = torch.as_tensor(image)
-                image = image.expand(len(relevance), *([1] if image.ndim == 2 else []), *image.shape)
+            photo = photo_of(image, given, relevance.shape[-2:], options.pop("crop", None))
+            if photo is not None:
+                image = np.broadcast_to(photo, (len(relevance), *photo.shape))
+                options.setdefault("cmap", "coldhot" if view.is_dark(photo) else "seismic")
+            if options.get("scale") is None:
+                options.setdefault("percentile", "auto")
             options.setdefault("title", titles if len(titles) > 1 else titles[0])
             options.setdefault("shared", True)
             return view.figure(relevance, image, **options)
@@ -174,14 +177,14 @@ class Explanation(Explained):
         """One target in words; of several samples, sums."""
         value = ", ".join(f"{float(v):.4g}" for v in self.value[:4]) + (", ..." if len(self) > 4 else "")
         best = guesses(self.output, 0, 3)
-        thought = ", ".join(f"{g.index} ({g.score:.4g})" for g in best)
+        thought = ", ".join(f"{self.class_name(g.index)} ({g.score:.4g})" for g in best)
         shapes = ", ".join(
             f"{name} {list(r.shape)}"
             for name, r in zip(self.plan.input_names, pytree.tree_leaves(self.relevance), strict=False)
             if isinstance(r, Tensor)
         )
         lines = [
-            f"Explanation of {short(self.target)}",
+            f"Explanation of {self.name()}",
             f"value       {value}",
             f"prediction  {thought}" + (" for the first sample" if len(self) > 1 else "") if best else "",
             f"rules       {self.plan.title}",

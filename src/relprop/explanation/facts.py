@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,39 @@ from ..errors import TargetError
 from ..targets import Titled, name_of, scores
 
 
-def short(target: Any, sample: int | None = None) -> str:
+def short(target: Any, sample: int | None = None, classes: Sequence[str] | None = None) -> str:
     """A target in a few words, of all samples or of one."""
+    if classes is not None and (numbers := _numbers(target, sample)):
+        names = [classes[i] if -len(classes) <= i < len(classes) else str(i) for i in numbers]
+        return names[0] if len(set(names)) == 1 else f"[{', '.join(names)}]"
     name = name_of(target, sample)
+    if classes is not None and isinstance(target, Titled):
+        name = _CLASS.sub(lambda m: classes[int(m[1])] if int(m[1]) < len(classes) else m[0], name)
     return name if callable(target) or isinstance(target, str) else f"target {name}"
+
+
+_CLASS = re.compile(r"\bclass (\d+)\b")
+
+
+def _numbers(target: Any, sample: int | None) -> list[int]:
+    """The classes that a target names by their numbers."""
+    if isinstance(target, int) and not isinstance(target, bool):
+        return [target]
+    if not isinstance(target, Tensor) or target.ndim > 1 or target.dtype.is_floating_point:
+        return []
+    chosen = target.reshape(-1)
+    if sample is not None and len(chosen) > 1:
+        return [int(chosen[sample])]
+    return chosen.tolist() if len(chosen) <= 8 else []  # more would fill the line
+
+
+def widths(output: Any) -> int | None:
+    """How many classes an output [B, C] has a score for."""
+    try:
+        z = scores(output)
+    except TargetError:
+        return None
+    return z.shape[1] if z.ndim == 2 else None
 
 
 def picklable(target: Any) -> Any:

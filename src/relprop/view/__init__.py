@@ -11,8 +11,21 @@ the colours and both signs have the same scale, so that the sign of a colour is 
 
 from relprop.view.arrays import stretch
 from relprop.view.image import figure, heatmap, overlay
+from relprop.view.photo import is_dark, picture
 from relprop.view.save import png, save
 from relprop.view.series import series
 from relprop.view.tokens import tokens_figure, tokens_html
 
-__all__ = ["figure", "heatmap", "overlay", "png", "save", "series", "stretch", "tokens_figure", "tokens_html"]
+__all__ = [
+    "figure",
+    "heatmap",
+    "is_dark",
+    "overlay",
+    "picture",
+    "png",
+    "save",
+    "series",
+    "stretch",
+    "tokens_figure",
+    "tokens_html",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -43,15 +43,27 @@ def colour_map(cmap: ColourMap) -> Colormap:
     return matplotlib.colormaps[cmap].resampled(_ENTRIES)
 
 
-def limits(relevance: Floats, *, scale: float | None, percentile: float | None, shared: bool = False) -> Floats:
+Percentile: TypeAlias = 'float | Literal["auto"] | None'
+
+# "auto" draws the strongest of this share of the magnitudes in one colour, if they are so many times stronger than the
+# rest: a few pixels would else leave the others nearly white.
+_MOST, _TIMES = 99.5, 3.0
+
+
+def limits(relevance: Floats, *, scale: float | None, percentile: Percentile, shared: bool = False) -> Floats:
     """The magnitude that gets the last colour: one for each of the B samples of relevance [B, ...].
 
     `scale` if given; else the `percentile` of the magnitudes that are not zero (most pixels of a sparse map are); else
-    the largest magnitude. A map of zeros gets 1, so that all of it is the centre.
+    the largest magnitude. "auto" takes the 99.5th percentile where the largest is more than three times as strong. A
+    map of zeros gets 1, so that all of it is the centre.
 
     Raises:
         ValueError: `scale` or `percentile` is out of range, or both are given.
     """
+    if percentile == "auto":
+        percentile = None if scale is not None else _fitting(relevance)
+    if isinstance(percentile, str):
+        raise ValueError(f"percentile={percentile!r}; it is a number in (0, 100], or 'auto'")
     if scale is not None and percentile is not None:
         raise ValueError(f"scale={scale} and percentile={percentile} both set the end of the colours; give one")
     if scale is not None and not (np.isfinite(scale) and scale > 0):
@@ -63,6 +75,13 @@ def limits(relevance: Floats, *, scale: float | None, percentile: float | None, 
     groups = np.abs(relevance).reshape(1 if shared else len(relevance), -1)
     found = [_limit(magnitudes[magnitudes > 0], percentile) for magnitudes in groups]
     return np.broadcast_to(np.array(found), len(relevance))
+
+
+def _fitting(relevance: Floats) -> float | None:
+    magnitudes = np.abs(relevance)
+    magnitudes = magnitudes[magnitudes > 0]
+    blank = magnitudes.size and magnitudes.max() > _TIMES * np.percentile(magnitudes, _MOST)
+    return _MOST if blank else None
 
 
 def _limit(magnitudes: Floats, percentile: float | None) -> float:
@@ -88,11 +107,14 @@ def brightness(rgb: npt.NDArray[Any]) -> Floats:
 
 
 def colour_bar(fig: Figure, values: Floats, limit: float, cmap: ColourMap, **place: Any) -> Colorbar:
-    """Add a colour bar in units of relevance; it ends in arrows if some of the values are beyond the limit."""
+    """Add a colour bar in units of relevance; where values are beyond it, it has arrows and says how many are."""
     with image_extra():
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
     beyond = "both" if np.abs(values).max() > limit else "neither"
     key = ScalarMappable(Normalize(-limit, limit), colour_map(cmap))
     ticks = [-limit, -limit / 2, 0, limit / 2, limit]
-    return fig.colorbar(key, ticks=ticks, format="%.3g", extend=beyond, **place)
+    bar = fig.colorbar(key, ticks=ticks, format="%.3g", extend=beyond, **place)
+    if beyond == "both":
+        bar.set_label(f"{100 * np.mean(np.abs(values) > limit):.2g} % stronger")
+    return bar

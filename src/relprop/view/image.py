@@ -4,7 +4,8 @@ The options that the three share:
 
     cmap        "seismic" (white centre), "coldhot" (black centre), or any matplotlib colour map
     scale       magnitude of the last colour; by default the largest of the map
-    percentile  take this percentile of the non-zero magnitudes instead of the largest; stronger ones share a colour
+    percentile  take this percentile of the non-zero magnitudes instead of the largest; stronger ones share a colour;
+                "auto" takes 99.5 where the largest is more than three times as strong, lest the rest be blank
     shared      one scale for the whole batch, so that its maps can be compared; by default each map has its own
 """
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from relprop.view._extra import new_figure
 from relprop.view.arrays import RGB, Array, Floats, maps, photo
-from relprop.view.colour import ColourMap, brightness, colour_bar, colour_map, colours, limits
+from relprop.view.colour import ColourMap, Percentile, brightness, colour_bar, colour_map, colours, limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +33,7 @@ def heatmap(
     *,
     cmap: ColourMap = "seismic",
     scale: float | None = None,
-    percentile: float | None = None,
+    percentile: Percentile = None,
     shared: bool = False,
 ) -> RGB:
     """Colour relevance by sign and size: positive red, negative blue, zero exactly the centre.
@@ -60,7 +61,7 @@ def overlay(
     alpha: float = 1.0,
     cmap: ColourMap = "seismic",
     scale: float | None = None,
-    percentile: float | None = None,
+    percentile: Percentile = None,
     shared: bool = False,
 ) -> RGB:
     """Tint the image, in faded grey, with the colours of the heatmap; where relevance is zero it stays grey.
@@ -93,7 +94,7 @@ def figure(
     alpha: float = 1.0,
     cmap: ColourMap = "seismic",
     scale: float | None = None,
-    percentile: float | None = None,
+    percentile: Percentile = None,
     shared: bool = False,
 ) -> Figure:
     """Draw image, heatmap and overlay side by side, one row per sample, with a colour bar in units of relevance.

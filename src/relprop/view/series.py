@@ -9,7 +9,7 @@ import numpy as np
 
 from relprop.view._extra import new_figure
 from relprop.view.arrays import Array, Floats, as_floats
-from relprop.view.colour import ColourMap, colour_bar, colour_map, colours, limits
+from relprop.view.colour import ColourMap, Percentile, colour_bar, colour_map, colours, limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def series(
     title: str | None = None,
     cmap: ColourMap = "bwr",
     scale: float | None = None,
-    percentile: float | None = None,
+    percentile: Percentile = None,
 ) -> Figure:
     """Draw relevance over time: bars in a panel per feature, or a matrix if the features are more than 16.
 

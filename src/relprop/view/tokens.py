@@ -11,7 +11,7 @@ import numpy as np
 
 from relprop.view._extra import image_extra, new_figure
 from relprop.view.arrays import RGB, Array, Floats, as_floats
-from relprop.view.colour import ColourMap, brightness, colour_bar, colours, limits
+from relprop.view.colour import ColourMap, Percentile, brightness, colour_bar, colours, limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +32,7 @@ def tokens_html(
     title: str | None = None,
     cmap: ColourMap = "bwr",
     scale: float | None = None,
-    percentile: float | None = None,
+    percentile: Percentile = None,
 ) -> str:
     """Render tokens as an HTML fragment, coloured by relevance, each with its number as a tooltip.
 
@@ -62,7 +62,7 @@ def tokens_figure(
     title: str | None = None,
     cmap: ColourMap = "bwr",
     scale: float | None = None,
-    percentile: float | None = None,
+    percentile: Percentile = None,
 ) -> Figure:
     """Draw tokens as lines of coloured text above a colour bar; arguments and errors as `tokens_html`.
 
