@@ -142,7 +142,7 @@ class Capturer:
                 self._captures = {key: [c for c in known if c is not capture] for key, known in self._captures.items()}
                 if capture.is_doubted:
                     raise Outdated
-                self.source.refuse_derivatives(args, kwargs)
+                self.source.refuse_kind(args, kwargs)
                 raise CaptureError(
                     f"the graph that was captured of {self.source.name} does not compute what the model computes: "
                     f"{difference}. It is not explained, since that would be another model. This is a bug of relprop "
@@ -155,12 +155,12 @@ class Capturer:
 
         Raises:
             InputError: if the model itself cannot run on them.
-            CaptureError: if it differentiates itself, so that its graph has operations that nobody wrote.
+            CaptureError: if it is of a kind that cannot be explained, such as one that differentiates itself.
         """
         try:
             yield
         except UnsupportedOperation:
-            self.source.refuse_derivatives(args, kwargs)
+            self.source.refuse_kind(args, kwargs)
             raise
         except (RelpropError, Outdated, torch.OutOfMemoryError):
             raise

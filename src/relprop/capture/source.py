@@ -26,6 +26,7 @@ from .differentiation import refuse_derivatives
 from .export import export_program, longer, module_lookup, program_lookup, program_state, to_graph
 from .functional import functional
 from .outputs import TensorsOnly, is_known
+from .quantised import refuse_quantised
 from .reach import Reach
 from .record import record
 from .remedies import Arguments, described, remedy
@@ -141,7 +142,7 @@ class Source:
             try:
                 with untouched(reach), forked(self.model):
                     program = export_program(model, *copied(args, kwargs), examples)
-                return to_graph(program, module_lookup(model, program.constants))
+                return to_graph(program, module_lookup(model, program_state(program)))
             except CaptureError:
                 raise
             except Exception as error:  # torch.export has no common base class for its many reasons to refuse
@@ -198,12 +199,12 @@ class Source:
         """Look for the reason why a model cannot be captured, or its graph cannot run, in the model and its inputs.
 
         Raises:
-            CaptureError: if the model differentiates itself.
+            CaptureError: if the model is of a kind that cannot be explained.
             InputError: if the model itself cannot run on these inputs, with the inputs as they came, what the model
                 says about them, and what it would run on.
         """
-        self.refuse_derivatives(args, kwargs)
         model = self.runnable
+        self.refuse_kind(args, kwargs)
 
         def error_of(given: Arguments) -> Exception | None:
             try:
@@ -223,11 +224,12 @@ class Source:
         advice = remedy(model, args, kwargs, lambda given: error_of(given) is None)
         raise InputError(". ".join([said, advice]) if advice else said) from error
 
-    def refuse_derivatives(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def refuse_kind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """
         Raises:
-            CaptureError: if the model differentiates itself.
+            CaptureError: if the model computes with integers, or differentiates itself.
         """
+        refuse_quantised(self.runnable, self.name)
         with forked(self.runnable):
             refuse_derivatives(self.runnable, self.name, args, kwargs)
 

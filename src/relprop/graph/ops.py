@@ -123,6 +123,20 @@ def written_softmax(x: Tensor, formula: Formula) -> Tensor:
     return formula(x)
 
 
+def fake_quantised(
+    x: Tensor, scale: Tensor, zero_point: Tensor, axis: int | None, low: int, high: int, on: Tensor | None
+) -> Tensor:
+    """Numbers rounded to those that integers from ``low`` to ``high`` stand for, if that is switched on."""
+    if axis is None:
+        on = torch.ones_like(zero_point) if on is None else on
+        rounded = aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams(
+            x, scale.reshape(()), zero_point.reshape(()).int(), on.reshape(()).long(), low, high
+        )
+        return rounded[0]
+    rounded = torch.fake_quantize_per_channel_affine(x, scale, zero_point.int(), axis, low, high)
+    return rounded if on is None else torch.where(on.bool(), rounded, x)
+
+
 def padded_convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None, op: Any, options: list[Any], sides: list[int]
 ) -> Tensor:

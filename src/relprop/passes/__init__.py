@@ -12,6 +12,7 @@ from .decompose import decompose
 from .instance_norm import name_instance_norm
 from .padding import join_even_padding, join_padding
 from .precision import keep_double
+from .quantised import name_fake_quantisation
 from .softmax import name_softmax
 from .sparse import make_dense
 from .split import split_layers
@@ -24,6 +25,7 @@ def canonize(graph: Graph) -> Graph:
     refuse_training_mode(graph)
     clean(graph)
     make_dense(graph)
+    name_fake_quantisation(graph)
     keep_double(graph)
     decompose(graph)
     name_instance_norm(graph)

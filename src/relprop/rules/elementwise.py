@@ -19,7 +19,7 @@ from torch.fx import Node
 
 from ..graph.arguments import argument, arguments
 from ..graph.facts import ANY, KEEPS, NONNEGATIVE, Sign, facts
-from ..graph.ops import written_activation
+from ..graph.ops import fake_quantised, written_activation
 from .base import Call, Messages, Rule, Step
 from .message import RELEVANCE, Form, Message
 from .table import register
@@ -164,6 +164,8 @@ _register(aten.square.default, sign=NONNEGATIVE, ratio=lambda x: x)
 _register(aten.rrelu.default, sign=KEEPS, random=("training",))
 register("activation", IDENTITY, aten.prelu.default, fresh=True, sign=KEEPS)  # a slope for every channel
 register("activation", IDENTITY, written_activation)
+register("activation", IDENTITY, fake_quantised)
+_register(aten.fake_quantize_per_tensor_affine.default)
 _register(aten.hardtanh.default, sign=_if_bounded("min_val", "max_val"), gate=0)
 _register(aten.tanh.default, sign=KEEPS, gate=0)
 _register(aten.sigmoid.default, aten.hardsigmoid.default, sign=NONNEGATIVE, gate=2)
