@@ -11,6 +11,7 @@ from torch.fx import Node
 from ..graph.arguments import argument, arguments
 from ..graph.facts import facts
 from ..graph.ops import spread
+from ..rules.base import nodes_in
 from .owners import (
     CONDITIONALS,
     INDEX,
@@ -81,7 +82,7 @@ def way_of(node: Node, constants: set[Node], condition_counts: bool = False, cou
     if op is operator.getitem:
         return Picked()
     if op in INDEX and argument(node, 0) in constants:
-        return Rows()
+        return None if any(map(_is_mask, nodes_in(argument(node, INDEX[op])))) else Rows()
     if op in PLACES and all(n in constants for n in Moves().follows(node)):
         return None if _adds_up(node) else Written()
     if op in CONDITIONALS:
@@ -107,6 +108,11 @@ def product_with(node: Node, constants: set[Node]) -> Product | None:
         return None
     table = argument(node, 1)
     return Product() if table in constants and table.meta["val"].ndim == 2 else None
+
+
+def _is_mask(index: Node) -> bool:
+    """Whether an index says where by truths: it leaves rows out, and chooses none."""
+    return bool(index.meta["val"].dtype == torch.bool)
 
 
 def _only_moves(node: Node) -> bool:

@@ -217,6 +217,17 @@ def _padding_in_words(graph: Graph, node: Node) -> Node:
     return _call(graph, node, plain, (padded, weight, bias, *rest))
 
 
+def _one_number_put(graph: Graph, node: Node) -> Node:
+    """``x[mask] = number``: it stands where the mask says, so that every sample has its own."""
+    x, indices, values, accumulate = arguments(node).values()
+    if accumulate or len(indices) != 1 or not isinstance(mask := indices[0], Node):
+        return node
+    by_place = mask.meta["val"].dtype == torch.bool and mask.meta["val"].ndim == x.meta["val"].ndim
+    if not by_place or values.meta["val"].ndim != 0:
+        return node
+    return _call(graph, node, aten.where.self, (mask, values, x))
+
+
 PLAIN = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
 TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
 
@@ -234,6 +245,7 @@ def _convolution(graph: Graph, node: Node) -> Node:
 MAKERS: dict[Any, Any] = {
     aten.convolution.default: _convolution,
     aten._convolution.default: _convolution,
+    aten.index_put.default: _one_number_put,
     aten.addmm.default: _product_plus(aten.mm.default),
     aten.baddbmm.default: _product_plus(aten.bmm.default),
     aten.addmv.default: _product_plus(aten.mv.default),

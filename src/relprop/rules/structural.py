@@ -57,6 +57,16 @@ class Filled(Gradient):
         return [~torch.isfinite(call.value(call.active[0]))]
 
 
+@dataclass(frozen=True)
+class Ignoring(Gradient):
+    """The larger or smaller of two values. One that is NaN is never chosen, and torch's gradient says so."""
+
+    linear: bool = True
+
+    def without_gaps(self, value: Tensor) -> Tensor:
+        return value
+
+
 def _between(node: Node) -> Sign:
     weight = argument(node, "weight")
     return KEEPS if isinstance(weight, (int, float)) and weight <= 1 else ANY
@@ -187,12 +197,11 @@ register(
     aten.minimum.default,
     aten.max.other,
     aten.min.other,
-    aten.fmax.default,
-    aten.fmin.default,
     fresh=True,
     pointwise=True,
     sign=KEEPS,
 )
+register("structural", Ignoring(), aten.fmax.default, aten.fmin.default, fresh=True, pointwise=True, sign=KEEPS)
 register("structural", LINEAR, aten.hypot.default, fresh=True, pointwise=True, sign=NONNEGATIVE)
 register("structural", LINEAR, aten.lerp.Scalar, fresh=True, pointwise=True, sign=_between)
 register("structural", LINEAR, aten.complex.default, fresh=True, pointwise=True)
