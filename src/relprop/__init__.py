@@ -14,7 +14,7 @@ from .errors import (
     TargetError,
     UnsupportedOperation,
 )
-from .explanation import Explanation
+from .explanation import Explanation, report
 from .lrp import LRP
 from .methods.bilrp import bilrp
 from .rules import Rule, rule_for
@@ -43,6 +43,7 @@ __all__ = [
     "bilrp",
     "composites",
     "load",
+    "report",
     "rule_for",
     "rules",
     "select",

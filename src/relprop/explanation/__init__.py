@@ -3,6 +3,6 @@
 What is drawn is chosen here; how it is drawn is the matter of :mod:`relprop.view`, which knows arrays only.
 """
 
-from .explanation import Explanation
+from .explanation import Explanation, report
 
-__all__ = ["Explanation"]
+__all__ = ["Explanation", "report"]

@@ -38,8 +38,7 @@ class Drawn:
         count = len(explanation)
         if relevance.ndim < 2 or given.ndim < 1 or given.shape[0] != count:
             raise ValueError(f"relevance {list(relevance.shape[several:])} has no dimension for {count} samples")
-        if not isinstance(sample, int) or not -count <= sample < count:
-            raise ValueError(f"sample={sample}; there are {count} samples")
+        cls.check_sample(explanation, sample)
         if which is not None and not several:
             raise ValueError(f"which={which} is for several targets; this explanation has one")
         if which is not None and not -len(relevance) <= which < len(relevance):
@@ -53,6 +52,16 @@ class Drawn:
             titles=[_title(parts[i], sample, name) for i in chosen],
             channels_first=name in explanation.plan.convolved,
         )
+
+    @staticmethod
+    def check_sample(explanation: Explained, sample: int) -> None:
+        """
+        Raises:
+            ValueError: if there is no such sample.
+        """
+        count = len(explanation)
+        if not isinstance(sample, int) or not -count <= sample < count:
+            raise ValueError(f"sample={sample}; there are {count} samples")
 
 
 def _title(part: Explained, sample: int, name: str) -> str:

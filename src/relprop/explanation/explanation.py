@@ -19,6 +19,7 @@ from .drawn import Drawn, photo_of, words_of
 from .explained import Explained
 from .facts import books, guesses
 from .files import FORMATS, read, write
+from .report import write_report
 from .stored import content_of, fields_of
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ class Explanation(Explained):
 
         The suffix names the format: ``.png``, ``.pdf``, ``.svg`` and what else matplotlib writes hold the
         :meth:`figure`; ``.npz``, ``.safetensors`` and ``.json`` hold relevance, output, values, ledger, inputs and the
-        plan as text, which :func:`relprop.load` reads again.
+        plan as text, which :func:`relprop.load` reads again; ``.html`` is a report in one file (see
+        :func:`relprop.report`) of one sample.
 
         Raises:
             ValueError: as :meth:`figure`; also if the path has no suffix or an unknown one.
@@ -147,6 +149,9 @@ class Explanation(Explained):
             OSError: if the file cannot be written.
         """
         path = Path(path)
+        if path.suffix.lower() in (".html", ".htm"):
+            Drawn.check_sample(self, sample)
+            return write_report([(self, sample % len(self))], path, _figure, image=image, **options)
         if path.suffix.lower() not in FORMATS:
             return view.save(path, self.figure(sample, image, **options), dpi=dpi)[0]
         if sample != 0 or image is not None or options:
@@ -219,3 +224,48 @@ class Explanation(Explained):
 
     def _is_text(self) -> bool:
         return not Drawn.of(self, 0, None, None).given.dtype.is_floating_point
+
+
+def _figure(explanation: Any, sample: int, which: int | None) -> Any:
+    return explanation.figure(sample, which=which)
+
+
+def report(
+    explanations: Explanation | Sequence[Explanation],
+    path: str | PathLike[str],
+    *,
+    title: str | None = None,
+    image: Any = None,
+    tokens: Sequence[str] | None = None,
+    wrt: str | int | None = None,
+    crop: float | None = None,
+) -> Path:
+    """Write a report of all samples of one or several explanations: one file that asks no network for anything.
+
+    It shows the input, the prediction, maps of all targets on one scale with values to read, the ledger, what should be
+    looked at before a map is believed, the plan, and how to reproduce it.
+
+    Args:
+        explanations: one or several; ``explanation[i]`` is one sample of it.
+        path: of the file, such as "report.html".
+        title: of the page.
+        image, tokens, wrt, crop: as in :meth:`Explanation.figure`, for all samples.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: if something else than explanations is given.
+        ValueError: if there are no samples, or more than 32; if the path does not end in .html; as
+            :meth:`Explanation.figure`.
+        ImportError: if the extra ``relprop[report]`` is not installed.
+        OSError: if the file cannot be written.
+    """
+    given = [explanations] if isinstance(explanations, Explanation) else list(explanations)
+    for one in given:
+        if not isinstance(one, Explanation):
+            raise TypeError(f"report takes explanations, as lrp.explain returns them, got {type(one).__name__}")
+    if Path(path).suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"a report is a page: path must end in .html, got {str(path)!r}")
+    samples = [(one, i) for one in given for i in range(len(one))]
+    return write_report(samples, path, _figure, title, image, tokens, wrt, crop)

@@ -1,0 +1,157 @@
+"""Explanations as a report in one file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from .. import view
+from ..view.page import Guess, Sheet, image_maps, page, picture_map, text_map
+from ..view.page.sheet import accounts as bars
+from .drawn import Drawn, photo_of, words_of
+from .explained import Explained
+from .facts import accounts, guesses, percent, share_of, sliced
+from .sanity import checks_of
+
+MOST = 32
+"""No more samples in one file."""
+
+Draw = Callable[[Explained, int, int | None], Any]
+"""(explanation, sample, target) -> a figure."""
+
+
+def write_report(
+    samples: Sequence[tuple[Explained, int]],
+    path: str | PathLike[str],
+    draw: Draw,
+    title: str | None = None,
+    image: Any = None,
+    tokens: Sequence[str] | None = None,
+    wrt: str | int | None = None,
+    crop: float | None = None,
+) -> Path:
+    """Write explanations of samples as one page."""
+    if not 0 < len(samples) <= MOST:
+        raise ValueError(f"a report is of 1 to {MOST} samples, not of {len(samples)}")
+    path = Path(path)
+    sheets = [_sheet(explanation, i, draw, image, tokens, wrt, crop) for explanation, i in samples]
+    title = title or (f"Explanation: {sheets[0].title}" if len(sheets) == 1 else f"{len(sheets)} explanations")
+    text = page(sheets, title, _versions())
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _sheet(
+    explanation: Explained,
+    sample: int,
+    draw: Draw,
+    image: Any,
+    tokens: Sequence[str] | None,
+    wrt: str | int | None,
+    crop: float | None,
+) -> Sheet:
+    parts = explanation.parts
+    names = [part.name(sample) for part in parts]
+    sheet = Sheet(", ".join(names), plan=str(explanation.plan), recipe=_recipe(explanation, sample))
+    sheet.facts = [
+        ("explained", "; ".join(f"{n}: {float(p.value[sample]):.4g}" for n, p in zip(names, parts, strict=True))),
+        ("reached the input", "; ".join(share_of(p.ledger, sample) or "nothing to share" for p in parts)),
+        ("rules", explanation.plan.title),
+        ("sample", f"{sample} of {len(explanation)}"),
+    ]
+    chosen = {int(p.target[sample]) for p in parts if isinstance(p.target, Tensor) and p.target.ndim == 1}
+    sheet.guesses = [
+        Guess(explanation.class_name(g.index), f"{g.score:.4g}", g.probability, g.index in chosen)
+        for g in guesses(explanation.output, sample)
+    ]
+    sheet.books = [
+        (
+            name,
+            bars(accounts(p.ledger, sample), float(p.ledger.seed[sample]), percent),
+            str(sliced(p.ledger, slice(sample % len(p), sample % len(p) + 1))),
+        )
+        for name, p in zip(names, parts, strict=True)
+    ]
+    try:
+        _draw(sheet, explanation, sample, draw, image, tokens, wrt, crop)
+    except ValueError as error:
+        if image is not None or tokens is not None or wrt is not None:
+            raise
+        sheet.note = f"No picture: {error}"
+    return sheet
+
+
+def _draw(
+    sheet: Sheet,
+    explanation: Explained,
+    sample: int,
+    draw: Draw,
+    image: Any,
+    tokens: Sequence[str] | None,
+    wrt: str | int | None,
+    crop: float | None,
+) -> None:
+    """The pictures, by the kind of the data, and the checks that need to see them."""
+    drawn = Drawn.of(explanation, sample, wrt, None)
+    relevance, titles = drawn.relevance, [title.replace("\n", ", ") for title in drawn.titles]
+    is_text = tokens is not None or not drawn.given.dtype.is_floating_point
+    is_image = not is_text and relevance.ndim == 4
+    sheet.checks = [
+        (part.name(sample), checks_of(part, sample, r, is_image, is_text))
+        for part, r in zip(explanation.parts, relevance, strict=True)
+    ]
+    if is_image:
+        photo = photo_of(image, drawn.given, relevance.shape[-2:], crop)
+        sheet.maps, sheet.photo, sheet.scale = image_maps(relevance, photo, titles)
+    elif is_text:
+        words = words_of(tokens, relevance[0], drawn.given)
+        sheet.texts = [text_map(words, r, title) for r, title in zip(relevance, titles, strict=True)]
+    else:
+        which = range(len(relevance)) if explanation.several else [None]
+        figures = [draw(explanation, sample, i) for i in which]
+        sheet.maps = [picture_map(view.png(f), title) for f, title in zip(figures, titles, strict=True)]
+
+
+def _recipe(explanation: Explained, sample: int) -> str:
+    """What to type, and what to compare with."""
+    targets = "; ".join(part.name(sample) for part in explanation.parts)
+    lines = [
+        "lrp = relprop.LRP(model, composite, bias=bias)",
+        f"explanation = lrp.explain(inputs, target)  # of sample {sample}",
+        "",
+        f"rules       {explanation.plan.title}",
+        f"target      {targets}",
+        f"inputs      sha256 {_digest(explanation.inputs)}",
+        f"relevance   sha256 {_digest(explanation.relevance)}",
+        f"plan        sha256 {hashlib.sha256(str(explanation.plan).encode()).hexdigest()[:16]}",
+        *(f"{name:<11} {version}" for name, version in _versions()),
+        "",
+        "Digests are of the bytes of all samples, 16 digits. Another processor may round relevance otherwise.",
+    ]
+    return "\n".join(lines)
+
+
+def _digest(tensors: Any) -> str:
+    found = hashlib.sha256()
+    for x in pytree.tree_leaves(tensors):
+        if isinstance(x, Tensor):
+            found.update(f"{x.dtype}{list(x.shape)}".encode())
+            found.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def _versions() -> list[tuple[str, str]]:
+    try:
+        own = importlib.metadata.version("relprop")
+    except importlib.metadata.PackageNotFoundError:
+        own = "(not installed)"
+    return [("relprop", own), ("torch", torch.__version__), ("Python", platform.python_version())]
