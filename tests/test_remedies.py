@@ -87,6 +87,15 @@ def test_nothing_that_was_tried_runs() -> None:
         relprop.LRP(Tokens()).attribute(torch.full((2, 3), 9))
 
 
+def test_arguments_that_are_meant_are_not_left_out() -> None:
+    class Shifted(Last):
+        def forward(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+            return super().forward(x if start is None else x + start)
+
+    with pytest.raises(InputError, match=r"must match the size of tensor b \(5\)[^.]*$"):
+        relprop.LRP(Shifted()).attribute((torch.rand(2, 6, 4), torch.rand(2, 6, 5)), 1)
+
+
 @pytest.mark.parametrize("call", ["explain", "compile", "micro_batch"])
 def test_other_calls(call: str) -> None:
     lrp, given = relprop.LRP(dense()), torch.rand(4, 5).double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,11 +73,22 @@ def remedy(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], runs
     came = _Change("", leaves, spec)
     every = [*_casts(came, _own_dtype(model)), *_shapes(came)]
     every += [second for first in every for second in (*_casts(first, _own_dtype(model)), *_shapes(first))]
+    if _takes(model, args, kwargs):  # so many arguments are meant
+        every = [change for change in every if change.spec == spec]
     for change in every:
         if runs(pytree.tree_unflatten(change.leaves, change.spec)):
             shapes = ", ".join(described(x) for x in change.leaves if isinstance(x, Tensor))
             return f"It does run on {change.words.format('x')} ({shapes}), if that is what you mean."
     return ""
+
+
+def _takes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a model has arguments of these numbers and names."""
+    try:
+        inspect.signature(model.forward).bind(*args, **kwargs)
+    except (TypeError, ValueError):  # or it does not say
+        return False
+    return True
 
 
 def _own_dtype(model: nn.Module) -> torch.dtype | None:
