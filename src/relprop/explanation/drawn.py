@@ -107,13 +107,26 @@ def _words_among(
     return max(explained.values(), key=lambda leaf: rows.get(leaf[0], 0))
 
 
-def words_of(tokens: Sequence[str] | None, relevance: Tensor, given: Tensor) -> Sequence[str]:
-    """One word for each position, by default the number that the model was given."""
+def words_of(tokens: Any, relevance: Tensor, given: Tensor) -> tuple[Sequence[str], Any]:
+    """Words and their relevance: one for each position, by default the number that the model was given; those of a
+    tokenizer are merged.
+
+    Raises:
+        ValueError: if there are no ids, and no words for them.
+    """
+    if hasattr(tokens, "convert_ids_to_tokens"):
+        if given.dtype.is_floating_point or given.ndim != 1:
+            raise ValueError(
+                f"a tokenizer names ids [T]; the input of a sample is {list(given.shape)} of {given.dtype}"
+            )
+        pieces = [str(piece) for piece in tokens.convert_ids_to_tokens(given.tolist())]
+        special = set(getattr(tokens, "all_special_tokens", ()))
+        return view.merged(pieces, relevance, special, getattr(tokens, "convert_tokens_to_string", None))
     if tokens is not None:
-        return tokens
+        return tokens, relevance
     if given.dtype.is_floating_point or given.ndim != 1:
         raise ValueError(f"relevance of a sample is {list(relevance.shape)}; pass tokens=, one string per position")
-    return [f"{i} " for i in given.tolist()]
+    return [f"{i} " for i in given.tolist()], relevance
 
 
 def photo_of(image: Any, given: Tensor, size: Sequence[int], crop: float | None) -> Any:

@@ -10,15 +10,15 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch.utils._pytree as pytree
 from torch import Tensor
 
 from .. import view
-from .drawn import Drawn, photo_of, words_of
+from .drawn import Drawn, words_of
 from .explained import Explained
 from .facts import books, guesses
 from .files import FORMATS, read, write
+from .pictures import image_figure, row_figure, volume_figure
 from .report import write_report
 from .stored import content_of, fields_of
 
@@ -50,26 +50,30 @@ class Explanation(Explained):
         sample: int = 0,
         image: Any = None,
         *,
-        tokens: Sequence[str] | None = None,
+        tokens: Any = None,
         wrt: str | int | None = None,
         which: int | None = None,
         **options: Any,
     ) -> Figure:
         """Draw one sample with matplotlib: a heatmap for an image, bars for a series, coloured words for text.
 
-        Relevance [B, C, H, W] is an image, [B, T, F] a series ([B, F, T] if a 1-D convolution reads it), [B, T] of
-        integers text and of other numbers a series. The title names the target and its value.
+        Relevance [B, C, H, W] is an image, [B, C, D, H, W] a volume or video, [B, T, F] a series ([B, F, T] if a 1-D
+        convolution reads it), [B, T] of integers text, of up to 64 other numbers the row of a table, and of more a
+        series. The title names the target and its value.
 
         Args:
             sample: which one of the batch.
             image: the photo to show beside and under the heatmap: a path, a PIL image, or an array (see
                 :func:`relprop.view.picture`, also for ``crop=``); by default the input, stretched to [0, 1]. Several
                 targets of an image are rows on one scale. On a dark photo colours get brighter with relevance.
-            tokens: the words of a text, one string per position; for [B, T] or embeddings [B, T, D].
+            tokens: the words of a text, one string per position, for [B, T] or embeddings [B, T, D]; or the tokenizer
+                of the ids [B, T], whose pieces are then merged into words.
             wrt: name or position of the input to draw, if several have relevance.
             which: which of several targets; by default all, if it is an image.
-            options: passed on to :func:`relprop.view.figure`, :func:`~relprop.view.series` or
-                :func:`~relprop.view.tokens_figure`: ``title``, ``cmap``, ``scale``, ``percentile`` and others.
+            options: passed on to :func:`relprop.view.figure`, :func:`~relprop.view.series`,
+                :func:`~relprop.view.table` or :func:`~relprop.view.tokens_figure`: ``title``, ``cmap``, ``scale``,
+                ``percentile``, ``names`` and others. Of a volume ``slices=`` chooses numbers along D, by default the
+                six with most relevance; of a row ``kind=`` says "table" or "series".
 
         Raises:
             ValueError: if there is no such sample, target or input, or no picture for relevance of this shape.
@@ -78,35 +82,27 @@ class Explanation(Explained):
         drawn = Drawn.of(self, sample, wrt, which)
         relevance, given, titles = drawn.relevance, drawn.given, drawn.titles
         if tokens is None and relevance.ndim == 4:
-            photo = photo_of(image, given, relevance.shape[-2:], options.pop("crop", None))
-            if photo is not None:
-                image = np.broadcast_to(photo, (len(relevance), *photo.shape))
-                options.setdefault("cmap", "coldhot" if view.is_dark(photo) else "seismic")
-            if options.get("scale") is None:
-                options.setdefault("percentile", "auto")
-            options.setdefault("title", titles if len(titles) > 1 else titles[0])
-            options.setdefault("shared", True)
-            return view.figure(relevance, image, **options)
+            return image_figure(drawn, image, options)
         if image is not None:
             raise ValueError(f"image= is for images; relevance of one sample has shape {list(relevance.shape[1:])}")
         if len(relevance) > 1:
             raise ValueError(f"there are {len(relevance)} targets: choose one with which=0 to {len(relevance) - 1}")
         options.setdefault("title", titles[0])
-        only = relevance[0]
         if tokens is not None or not given.dtype.is_floating_point:
-            return view.tokens_figure(words_of(tokens, only, given), only, **options)
-        if only.ndim in (1, 2):
-            if drawn.channels_first:
-                only, given = only.T, given.T
-            return view.series(only, options.pop("values", given), **options)
+            words, numbers = words_of(tokens, relevance[0], given)
+            return view.tokens_figure(words, numbers, **options)
+        if relevance.ndim == 5:
+            return volume_figure(relevance[0], given, options.pop("slices", None), options)
+        if relevance.ndim in (2, 3):
+            return row_figure(drawn, options.pop("kind", None), options)
         raise ValueError(
             f"no picture for relevance of shape {list(relevance.shape[1:])} (one sample); an image is [C, H, W], a "
-            "series [T, F] or [T]. Reduce .relevance to one of these and draw it with relprop.view"
+            "volume [C, D, H, W], a series [T, F] or [T]. Reduce .relevance to one of these for relprop.view"
         )
 
     def html(
         self,
-        tokens: Sequence[str] | None = None,
+        tokens: Any = None,
         sample: int = 0,
         *,
         wrt: str | int | None = None,
@@ -116,7 +112,7 @@ class Explanation(Explained):
         """One text as HTML, every token on the colour of its relevance; several targets one below the other.
 
         Args:
-            tokens: one string per position; by default the numbers of the tokens.
+            tokens: one string per position, or the tokenizer; by default the numbers of the tokens.
             sample, wrt, which: as in :meth:`figure`.
             options: passed on to :func:`relprop.view.tokens_html`.
 
@@ -127,9 +123,8 @@ class Explanation(Explained):
         drawn = Drawn.of(self, sample, wrt, which)
         if drawn.relevance.ndim not in (2, 3):
             raise ValueError(f"relevance of a text is [T] or [T, D], not {list(drawn.relevance.shape[1:])}")
-        words = words_of(tokens, drawn.relevance[0], drawn.given)
         return "\n".join(
-            view.tokens_html(words, relevance, **{"title": title, **options})
+            view.tokens_html(*words_of(tokens, relevance, drawn.given), **{"title": title, **options})
             for relevance, title in zip(drawn.relevance, drawn.titles, strict=True)
         )
 
@@ -236,7 +231,7 @@ def report(
     *,
     title: str | None = None,
     image: Any = None,
-    tokens: Sequence[str] | None = None,
+    tokens: Any = None,
     wrt: str | int | None = None,
     crop: float | None = None,
 ) -> Path:

@@ -35,7 +35,7 @@ def write_report(
     draw: Draw,
     title: str | None = None,
     image: Any = None,
-    tokens: Sequence[str] | None = None,
+    tokens: Any = None,
     wrt: str | int | None = None,
     crop: float | None = None,
 ) -> Path:
@@ -55,7 +55,7 @@ def _sheet(
     sample: int,
     draw: Draw,
     image: Any,
-    tokens: Sequence[str] | None,
+    tokens: Any,
     wrt: str | int | None,
     crop: float | None,
 ) -> Sheet:
@@ -96,7 +96,7 @@ def _draw(
     sample: int,
     draw: Draw,
     image: Any,
-    tokens: Sequence[str] | None,
+    tokens: Any,
     wrt: str | int | None,
     crop: float | None,
 ) -> None:
@@ -113,8 +113,8 @@ def _draw(
         photo = photo_of(image, drawn.given, relevance.shape[-2:], crop)
         sheet.maps, sheet.photo, sheet.scale = image_maps(relevance, photo, titles)
     elif is_text:
-        words = words_of(tokens, relevance[0], drawn.given)
-        sheet.texts = [text_map(words, r, title) for r, title in zip(relevance, titles, strict=True)]
+        pairs = [words_of(tokens, r, drawn.given) for r in relevance]
+        sheet.texts = [text_map(*pair, title) for pair, title in zip(pairs, titles, strict=True)]
     else:
         which = range(len(relevance)) if explanation.several else [None]
         figures = [draw(explanation, sample, i) for i in which]

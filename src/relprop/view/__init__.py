@@ -14,18 +14,22 @@ from relprop.view.image import figure, heatmap, overlay
 from relprop.view.photo import is_dark, picture
 from relprop.view.save import png, save
 from relprop.view.series import series
+from relprop.view.table import table
 from relprop.view.tokens import tokens_figure, tokens_html
+from relprop.view.words import merged
 
 __all__ = [
     "figure",
     "heatmap",
     "is_dark",
+    "merged",
     "overlay",
     "picture",
     "png",
     "save",
     "series",
     "stretch",
+    "table",
     "tokens_figure",
     "tokens_html",
 ]
