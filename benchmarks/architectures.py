@@ -172,7 +172,7 @@ def _timm(name: str) -> tuple[nn.Module, Any, Any]:
 
     smaller = {"img_size": 256} if name.startswith("samvit") else {}  # at 1024 it takes more than 24 GiB
     model = timm.create_model(name, pretrained=False, **smaller)
-    _, height, width = model.default_cfg["input_size"]
+    _, height, width = (3, *[smaller["img_size"]] * 2) if smaller else model.default_cfg["input_size"]
     if model.default_cfg.get("fixed_input_size") is not True and "test" not in name and height > 160:
         try:
             return _checked(randomise(model), torch.randn(2, 3, 128, 128).double())

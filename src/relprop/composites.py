@@ -107,6 +107,17 @@ def epsilon(epsilon: float = 1e-6, relative: bool = False) -> Composite:
 
 
 @named
+def epsilon_lrp0(epsilon: float = 1e-6) -> Composite:
+    """LRP-ε, and LRP-0 in the layer that the output comes from: all of what is explained is handed on by it.
+
+    The order of rules of Montavon et al. 2019, §10.3, where there is no γ. In that layer nothing but the explained
+    output itself is divided by, so that no ε is needed.
+    """
+    rule = Epsilon(epsilon)
+    return _composite("epsilon_lrp0", (select.last(select.linear()), LRP0()), (_LAYERS, rule), *_inside(rule))
+
+
+@named
 def signal_takes_all(epsilon: float = 1e-3) -> Composite:
     """For recurrent networks, also written by hand: LRP-ε, and of gate and signal the signal takes all (LRP-all).
 
@@ -296,7 +307,7 @@ def default(scope: Scope) -> Composite:
     elif scope.matches(select.gate()):
         composite, reason = signal_takes_all(), "the graph is made of dense layers and gates, as recurrent cells are"
     else:
-        composite, reason = epsilon(), "the graph is made of dense layers"
+        composite, reason = epsilon_lrp0(), "the graph is made of dense layers"
     return Composite(composite.pairs, name=composite.name, strict=False, note=f"auto: {reason}")
 
 
