@@ -113,8 +113,7 @@ def epsilon_lrp0(epsilon: float = 1e-6) -> Composite:
     The order of rules of Montavon et al. 2019, §10.3, where there is no γ. In that layer nothing but the explained
     output itself is divided by, so that no ε is needed.
     """
-    rule = Epsilon(epsilon)
-    return _composite("epsilon_lrp0", (select.last(select.linear()), LRP0()), (_LAYERS, rule), *_inside(rule))
+    return _composite("epsilon_lrp0", (select.last(select.linear()), LRP0()), *_meant_for(Epsilon(epsilon)))
 
 
 @named

@@ -33,6 +33,8 @@ from .remedies import Arguments, described, remedy
 from .scripted import converted, is_scripted
 from .untouched import untouched
 
+BRANCHES = "has branches or loops that depend on values"
+
 
 class Source:
     """What graphs are made of.
@@ -118,16 +120,15 @@ class Source:
         if self.model is None:
             assert self.program is not None
             if not calls_functions(self.program):
-                return to_graph(functional(without_blocks(self.program)), program_lookup(self.program))
-            return self._recorded(args, kwargs, "has branches or loops that depend on values")
+                return _graph_of(self.program)
+            return self._recorded(args, kwargs, BRANCHES)
         if is_scripted(self.model):
             program = converted(self.model, *copied(args, kwargs))
             if not calls_functions(program):
-                graph = to_graph(functional(without_blocks(program)), program_lookup(program))
+                graph = _graph_of(program)
                 graph.out_spec = pytree.tree_structure(outputs_of(self.model, Reach(self.model), args, kwargs))
                 return graph  # of which torch's converter has taken tuples for lists
-            unscripted = program.module(check_guards=False)
-            return self._recorded(args, kwargs, "has branches or loops that depend on values", unscripted)
+            return self._recorded(args, kwargs, BRANCHES, program.module(check_guards=False))
         reach, failures = Reach(self.model), list[Exception]()
         if self._exported is self.model and _may_return_a_cache(self.model):
             with suppress(Exception), forked(self.model):  # what cannot run is told below
@@ -232,6 +233,10 @@ class Source:
         refuse_quantised(self.runnable, self.name)
         with forked(self.runnable):
             refuse_derivatives(self.runnable, self.name, args, kwargs)
+
+
+def _graph_of(program: ExportedProgram) -> Graph:
+    return to_graph(functional(without_blocks(program)), program_lookup(program))
 
 
 def _may_return_a_cache(model: nn.Module) -> bool:

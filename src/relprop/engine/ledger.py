@@ -6,8 +6,8 @@ computed on its own, so that the residual tells whether the books balance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -65,6 +65,16 @@ class Ledger:
             sinks=along([part.sinks for part in parts]),
             shared=set().union(*(part.shared for part in parts)),
             start=parts[0].start,
+        )
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Ledger:
+        """The same books with another tensor in the place of each: of some samples, or on another device."""
+        return replace(
+            self,
+            seed=change(self.seed),
+            inputs={name: change(amount) for name, amount in self.inputs.items()},
+            sinks={key: change(amount) for key, amount in self.sinks.items()},
+            shared=set(self.shared),
         )
 
     @property

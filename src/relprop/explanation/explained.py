@@ -14,27 +14,12 @@ from ..engine.given import Given
 from ..engine.ledger import Ledger
 from ..engine.plan import Plan, PrintedPlan
 from ..engine.question import Answer, Question, stacked, together
-from .facts import moved, picklable, short, sliced, target_of, widths
+from .facts import moved, picklable, short, target_of, widths
 
 
 @dataclass
 class Explained:
-    """What :meth:`relprop.LRP.explain` returns.
-
-    With several targets (:func:`relprop.targets.several`), relevance, values and recorded relevances have a leading
-    dimension with one entry per target, and ``target`` and ``ledger`` are lists.
-
-    Attributes:
-        relevance: relevance of the inputs, in their structure; None for an input that is not explained.
-        output: the model's output; a dataclass that torch does not know is given as its fields.
-        target: what was explained: the class of every sample [B], or the target as it was given.
-        value: the explained value of every sample, [B].
-        relevances: relevance of hidden tensors, by module path (``record=``).
-        ledger: where relevance went, per sample.
-        plan: which rule ran where.
-        inputs: the inputs as they were given.
-        classes: the names of the classes, if they are known.
-    """
+    """The data of an :class:`~relprop.explanation.explanation.Explanation`, where every field is described."""
 
     relevance: Any
     output: Any
@@ -92,12 +77,17 @@ class Explained:
 
     def name(self, sample: int | None = None) -> str:
         """What is explained, in a few words: of all samples, or of one. Classes have their names, if they are known."""
-        return short(self.target, sample, self.classes if _are_of(self.classes, self.output) else None)
+        return short(self.target, sample, self._names)
 
     def class_name(self, index: int) -> str:
         """The name of a class, or its number."""
-        named = self.classes is not None and _are_of(self.classes, self.output)
-        return self.classes[index] if named and self.classes is not None else str(index)
+        names = self._names
+        return str(index) if names is None else names[index]
+
+    @property
+    def _names(self) -> list[str] | None:
+        """The names of the classes, if they are of what the output has one score for, each."""
+        return self.classes if self.classes is not None and widths(self.output) == len(self.classes) else None
 
     def __len__(self) -> int:
         """The number of samples."""
@@ -129,7 +119,7 @@ class Explained:
         def cut_relevance(x: Any) -> Any:
             return x[where] if isinstance(x, Tensor) and x.ndim > dim and x.shape[dim] == count else x
 
-        books: Any = [sliced(book, index) for book in self.ledgers]
+        books: Any = [book.mapped(lambda x: x[index]) for book in self.ledgers]
         targets = [target_of(t, index, count) for t in (self.target if self.several else [self.target])]
         return replace(
             self,
@@ -151,15 +141,7 @@ class Explained:
         def move(x: Any) -> Any:
             return moved(x, where, options)
 
-        books: Any = [
-            replace(
-                book,
-                seed=move(book.seed),
-                inputs={name: move(x) for name, x in book.inputs.items()},
-                sinks={key: move(x) for key, x in book.sinks.items()},
-            )
-            for book in self.ledgers
-        ]
+        books: Any = [book.mapped(move) for book in self.ledgers]
         names = ("relevance", "output", "target", "value", "inputs", "relevances")
         moved_fields = {name: pytree.tree_map(move, getattr(self, name)) for name in names}
         return replace(self, **moved_fields, ledger=books if self.several else books[0])
@@ -174,8 +156,3 @@ class Explained:
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: data. Of the plan its text, and of functions that are targets their names."""
         return {**self.__dict__, "target": pytree.tree_map(picklable, self.target)}
-
-
-def _are_of(classes: list[str] | None, output: Any) -> bool:
-    """Whether these are names of what the output has one score for, each."""
-    return classes is not None and widths(output) == len(classes)

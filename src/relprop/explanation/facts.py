@@ -126,17 +126,6 @@ def accounts(ledger: Ledger, sample: int) -> list[tuple[str, float]]:
     ]
 
 
-def sliced(ledger: Ledger, index: slice) -> Ledger:
-    """The books of some of the samples."""
-    return Ledger(
-        seed=ledger.seed[index],
-        inputs={name: amount[index] for name, amount in ledger.inputs.items()},
-        sinks={key: amount[index] for key, amount in ledger.sinks.items()},
-        shared=set(ledger.shared),
-        start=ledger.start,
-    )
-
-
 def target_of(target: Any, index: slice, count: int) -> Any:
     """A target, of some of the samples: what holds an index for each holds those of some."""
     if isinstance(target, Tensor):

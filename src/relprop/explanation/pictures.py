@@ -25,11 +25,8 @@ def image_figure(drawn: Drawn, image: Any, options: dict[str, Any]) -> Figure:
     photo = photo_of(image, drawn.given, relevance.shape[-2:], options.pop("crop", None))
     if photo is not None:
         image = np.broadcast_to(photo, (len(relevance), *photo.shape))
-        options.setdefault("cmap", "coldhot" if view.is_dark(photo) else "seismic")
-    if options.get("scale") is None:
-        options.setdefault("percentile", "auto")
     options.setdefault("title", titles if len(titles) > 1 else titles[0])
-    options.setdefault("shared", True)
+    _set_look(options, photo)
     return view.figure(relevance, image, **options)
 
 
@@ -52,16 +49,21 @@ def volume_figure(
     if not chosen or not all(isinstance(i, int) and -depth <= i < depth for i in chosen):
         raise ValueError(f"slices={slices}; they are numbers from 0 to {depth - 1}")
     photo = view.stretch(given)[:, chosen].swapaxes(0, 1) if given.shape[0] in (1, 3) else None
-    if photo is not None:
-        options.setdefault("cmap", "coldhot" if view.is_dark(photo) else "seismic")
-    if options.get("scale") is None:
-        options.setdefault("percentile", "auto")
+    _set_look(options, photo)
     title = options.pop("title")
-    options.setdefault("shared", True)
     labels = [f"slice {i % depth} of {depth}" for i in chosen]
     fig = view.figure(relevance[:, chosen].transpose(0, 1), photo, title=labels, **options)
     fig.suptitle(title)
     return fig
+
+
+def _set_look(options: dict[str, Any], photo: Any) -> None:
+    """What looks right on most maps, where the caller has not chosen: one scale, which a few pixels do not set."""
+    if photo is not None:
+        options.setdefault("cmap", view.colours_over(photo))
+    if options.get("scale") is None:
+        options.setdefault("percentile", "auto")
+    options.setdefault("shared", True)
 
 
 def row_figure(drawn: Drawn, kind: str | None, options: dict[str, Any]) -> Figure:

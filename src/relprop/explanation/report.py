@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ..view.page import Guess, Sheet, image_maps, page, picture_map, text_map
 from ..view.page.sheet import accounts as bars
 from .drawn import Drawn, photo_of, words_of
 from .explained import Explained
-from .facts import accounts, guesses, percent, share_of, sliced
+from .facts import accounts, guesses, percent, share_of
 from .sanity import checks_of
 
 MOST = 32
@@ -27,6 +28,16 @@ MOST = 32
 
 Draw = Callable[[Explained, int, int | None], Any]
 """(explanation, sample, target) -> a figure."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a caller says of the pictures, for all samples."""
+
+    image: Any = None
+    tokens: Any = None
+    wrt: str | int | None = None
+    crop: float | None = None
 
 
 def write_report(
@@ -43,22 +54,15 @@ def write_report(
     if not 0 < len(samples) <= MOST:
         raise ValueError(f"a report is of 1 to {MOST} samples, not of {len(samples)}")
     path = Path(path)
-    sheets = [_sheet(explanation, i, draw, image, tokens, wrt, crop) for explanation, i in samples]
+    choice = Choice(image, tokens, wrt, crop)
+    sheets = [_sheet(explanation, i, draw, choice) for explanation, i in samples]
     title = title or (f"Explanation: {sheets[0].title}" if len(sheets) == 1 else f"{len(sheets)} explanations")
     text = page(sheets, title, _versions())
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def _sheet(
-    explanation: Explained,
-    sample: int,
-    draw: Draw,
-    image: Any,
-    tokens: Any,
-    wrt: str | int | None,
-    crop: float | None,
-) -> Sheet:
+def _sheet(explanation: Explained, sample: int, draw: Draw, choice: Choice) -> Sheet:
     parts = explanation.parts
     names = [part.name(sample) for part in parts]
     sheet = Sheet(", ".join(names), plan=str(explanation.plan), recipe=_recipe(explanation, sample))
@@ -77,43 +81,34 @@ def _sheet(
         (
             name,
             bars(accounts(p.ledger, sample), float(p.ledger.seed[sample]), percent),
-            str(sliced(p.ledger, slice(sample % len(p), sample % len(p) + 1))),
+            str(p.ledger.mapped(lambda amount: amount[[sample]])),
         )
         for name, p in zip(names, parts, strict=True)
     ]
     try:
-        _draw(sheet, explanation, sample, draw, image, tokens, wrt, crop)
+        _draw(sheet, explanation, sample, draw, choice)
     except ValueError as error:
-        if image is not None or tokens is not None or wrt is not None:
+        if choice.image is not None or choice.tokens is not None or choice.wrt is not None:
             raise
         sheet.note = f"No picture: {error}"
     return sheet
 
 
-def _draw(
-    sheet: Sheet,
-    explanation: Explained,
-    sample: int,
-    draw: Draw,
-    image: Any,
-    tokens: Any,
-    wrt: str | int | None,
-    crop: float | None,
-) -> None:
+def _draw(sheet: Sheet, explanation: Explained, sample: int, draw: Draw, choice: Choice) -> None:
     """The pictures, by the kind of the data, and the checks that need to see them."""
-    drawn = Drawn.of(explanation, sample, wrt, None)
+    drawn = Drawn.of(explanation, sample, choice.wrt, None)
     relevance, titles = drawn.relevance, [title.replace("\n", ", ") for title in drawn.titles]
-    is_text = tokens is not None or not drawn.given.dtype.is_floating_point
+    is_text = choice.tokens is not None or not drawn.given.dtype.is_floating_point
     is_image = not is_text and relevance.ndim == 4
     sheet.checks = [
         (part.name(sample), checks_of(part, sample, r, is_image, is_text))
         for part, r in zip(explanation.parts, relevance, strict=True)
     ]
     if is_image:
-        photo = photo_of(image, drawn.given, relevance.shape[-2:], crop)
+        photo = photo_of(choice.image, drawn.given, relevance.shape[-2:], choice.crop)
         sheet.maps, sheet.photo, sheet.scale = image_maps(relevance, photo, titles)
     elif is_text:
-        pairs = [words_of(tokens, r, drawn.given) for r in relevance]
+        pairs = [words_of(choice.tokens, r, drawn.given) for r in relevance]
         sheet.texts = [text_map(*pair, title) for pair, title in zip(pairs, titles, strict=True)]
     else:
         which = range(len(relevance)) if explanation.several else [None]

@@ -10,7 +10,7 @@ from torch.fx import Node
 from ..graph.arguments import argument, arguments
 from ..graph.facts import REWRITTEN
 from ..graph.graph import Graph, calls
-from ..graph.ops import as_real, bag_of, bagged, distance, grouped_product, spread
+from ..graph.ops import CONVOLUTIONS, TRANSPOSED, as_real, bag_of, bagged, distance, grouped_product, spread
 from .clean import remove_dead_code
 
 aten = torch.ops.aten
@@ -228,10 +228,6 @@ def _one_number_put(graph: Graph, node: Node) -> Node:
     return _call(graph, node, aten.where.self, (mask, values, x))
 
 
-PLAIN = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
-TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
-
-
 def _convolution(graph: Graph, node: Node) -> Node:
     """What all convolutions come down to, as traced TorchScript and decomposed programs have it."""
     x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, *_ = arguments(node).values()
@@ -239,7 +235,8 @@ def _convolution(graph: Graph, node: Node) -> Node:
     if x.meta["val"].ndim != dims + 2:
         return node
     rest = (stride, padding, output_padding, groups, dilation) if transposed else (stride, padding, dilation, groups)
-    return _call(graph, node, (TRANSPOSED if transposed else PLAIN)[dims - 1], (x, weight, bias, *rest))
+    kinds = TRANSPOSED if transposed else CONVOLUTIONS
+    return _call(graph, node, next(o for o, n in kinds.items() if n == dims), (x, weight, bias, *rest))
 
 
 MAKERS: dict[Any, Any] = {

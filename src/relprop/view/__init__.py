@@ -11,7 +11,7 @@ the colours and both signs have the same scale, so that the sign of a colour is 
 
 from relprop.view.arrays import stretch
 from relprop.view.image import figure, heatmap, overlay
-from relprop.view.photo import is_dark, picture
+from relprop.view.photo import colours_over, is_dark, picture
 from relprop.view.save import png, save
 from relprop.view.series import series
 from relprop.view.table import table
@@ -19,6 +19,7 @@ from relprop.view.tokens import tokens_figure, tokens_html
 from relprop.view.words import merged
 
 __all__ = [
+    "colours_over",
     "figure",
     "heatmap",
     "is_dark",

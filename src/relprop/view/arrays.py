@@ -1,5 +1,6 @@
 """From what a caller hands in to checked arrays: relevance maps [B, H, W] and photos [B, H, W, 3]."""
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,6 +45,29 @@ def as_floats(values: Array, name: str) -> Floats:
             "colours would hide that. Find where they arise, or replace them on purpose with torch.nan_to_num"
         )
     return array.astype(np.float64, order="C")
+
+
+def row_values(values: Array | None, relevance: Floats) -> Floats | None:
+    """The numbers that relevance is of, if they are given, for a series or a table.
+
+    Raises:
+        TypeError, ValueError: as in `as_floats`, and for another shape than that of the relevance.
+    """
+    array = None if values is None else as_floats(values, "values")
+    if array is not None and array.shape != relevance.shape:
+        raise ValueError(
+            f"values have shape {list(array.shape)} but relevance {list(relevance.shape)}; pass the same shape"
+        )
+    return array
+
+
+def check_names(names: Sequence[str] | None, features: int) -> None:
+    """
+    Raises:
+        ValueError: if there is not one for each feature.
+    """
+    if names is not None and len(names) != features:
+        raise ValueError(f"{len(names)} names for {features} features; pass one per feature")
 
 
 def maps(relevance: Array) -> Floats:

@@ -11,6 +11,7 @@ import torch
 
 from relprop.view._extra import image_extra
 from relprop.view.arrays import Floats, as_floats
+from relprop.view.colour import ColourMap
 
 _PIXELS = 50_000_000
 """No larger picture is decoded."""
@@ -47,6 +48,11 @@ def picture(image: Any, size: tuple[int, int], *, crop: float | None = None) -> 
 def is_dark(pixels: Floats) -> bool:
     """Whether most of a photo is so dark that strong colours of a map with a white centre would be the darkest."""
     return float(np.median(pixels)) < 0.15
+
+
+def colours_over(pixels: Floats | None) -> ColourMap:
+    """A map with a white centre, or on a dark photo one with a black centre."""
+    return "coldhot" if pixels is not None and is_dark(pixels) else "seismic"
 
 
 def _array(image: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from relprop.view._extra import new_figure
-from relprop.view.arrays import Array, Floats, as_floats
+from relprop.view.arrays import Array, Floats, as_floats, check_names, row_values
 from relprop.view.colour import ColourMap, Percentile, colour_bar, colour_map, colours, limits
 
 if TYPE_CHECKING:
@@ -50,13 +50,10 @@ def series(
     bars = as_floats(relevance, "relevance")
     if bars.ndim not in (1, 2):
         raise ValueError(f"relevance has shape {list(bars.shape)}; pass one sequence, [T] or [T, F]")
-    line = None if values is None else as_floats(values, "values")
-    if line is not None and line.shape != bars.shape:
-        raise ValueError(f"values have shape {list(line.shape)} but relevance {list(bars.shape)}; pass the same shape")
+    line = row_values(values, bars)
     bars = bars.reshape(len(bars), -1)
     line = None if line is None else line.reshape(bars.shape)
-    if names is not None and len(names) != bars.shape[1]:
-        raise ValueError(f"{len(names)} names for {bars.shape[1]} features; pass one per feature")
+    check_names(names, bars.shape[1])
     if names is None:
         names = [str(i) for i in range(bars.shape[1])] if bars.shape[1] > 1 else ["relevance"]
     end = limits(bars[None], scale=scale, percentile=percentile)[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from relprop.view._extra import new_figure
-from relprop.view.arrays import Array, as_floats
+from relprop.view.arrays import Array, as_floats, check_names, row_values
 from relprop.view.colour import ColourMap, Percentile, colours, limits
 
 if TYPE_CHECKING:
@@ -46,13 +46,8 @@ def table(
     numbers = as_floats(relevance, "relevance")
     if numbers.ndim != 1:
         raise ValueError(f"relevance has shape {list(numbers.shape)}; pass that of one row, [F]")
-    row = None if values is None else as_floats(values, "values")
-    if row is not None and row.shape != numbers.shape:
-        raise ValueError(
-            f"values have shape {list(row.shape)} but relevance {list(numbers.shape)}; pass the same shape"
-        )
-    if names is not None and len(names) != len(numbers):
-        raise ValueError(f"{len(names)} names for {len(numbers)} features; pass one per feature")
+    row = row_values(values, numbers)
+    check_names(names, len(numbers))
     if largest < 1:
         raise ValueError(f"largest={largest}; it is a number of features, at least 1")
     labels = [f"feature {i}" for i in range(len(numbers))] if names is None else list(names)

@@ -14,7 +14,7 @@ from relprop.view._extra import image_extra
 from relprop.view.arrays import RGB, Array, Floats, as_floats, maps
 from relprop.view.colour import ColourMap, brightness, colours, limits
 from relprop.view.image import overlay
-from relprop.view.photo import is_dark
+from relprop.view.photo import colours_over
 
 _VALUES = 60_000
 """So many values can be read in a map; of a larger one each is the sum over a square of pixels."""
@@ -110,7 +110,7 @@ def image_maps(
     """
     signed = maps(relevance)
     end = float(limits(signed, scale=None, percentile="auto", shared=True)[0])
-    chosen: ColourMap = cmap or ("coldhot" if photo is not None and is_dark(as_floats(photo, "photo")) else "seismic")
+    chosen: ColourMap = cmap or colours_over(None if photo is None else as_floats(photo, "photo"))
     found = []
     for one, title in zip(signed, titles, strict=True):
         pictures = [("relevance", _palette(one, end, chosen))]
