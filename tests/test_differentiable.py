@@ -88,6 +88,24 @@ def test_derivative_by_a_parameter() -> None:
     assert_same(gradient, x)
 
 
+def test_row_of_the_padding_has_no_gradient() -> None:
+    """As in training: R = Σ_j e_j² w_j for the row e of the other token has the gradient 2 e w, the padding has none."""
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.out = nn.Embedding(3, 2, padding_idx=0), nn.Linear(2, 1, bias=False)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.out(self.table(ids).square().sum(1))
+
+    model = prepared(Reader())
+    model.table.weight.data[0] = 1.0
+    relprop.LRP(model, "lrp0").attribute(torch.tensor([[0, 2]]), create_graph=True).sum().backward()
+    row = model.table.weight[2].detach()
+    assert_same(model.table.weight.grad, torch.stack([0 * row, 0 * row, 2 * row * model.out.weight[0].detach()]))
+
+
 def test_through_folded_batch_norm() -> None:
     """The folded weight is part of the graph: the norm's own parameters have gradients, too."""
     model = cnn()

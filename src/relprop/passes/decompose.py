@@ -142,8 +142,10 @@ def _scatter(graph: Graph, node: Node) -> Node:
 
 
 def _embedding(graph: Graph, node: Node) -> Node:
-    """What concerns only the gradient of the table is left out: the row of the padding is a row like any other."""
+    """In a table that is explained the row of the padding is a row like any other: only training leaves it out."""
     weight, ids, *_ = arguments(node).values()
+    if weight in graph.parameters:  # what is trained on relevance is trained as the model itself is
+        return node
     return _call(graph, node, aten.embedding.default, (weight, ids)) if len(node.args) + len(node.kwargs) > 2 else node
 
 
