@@ -7,8 +7,8 @@ A composite of your own is a list of pairs::
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from torch.fx import Node
 
@@ -33,6 +33,30 @@ from .rules import (
     ZPlus,
 )
 from .scope import Scope, Selector
+
+Name = Literal[
+    "attnlrp",
+    "cp_lrp",
+    "epsilon",
+    "epsilon_alpha2_beta1",
+    "epsilon_alpha2_beta1_flat",
+    "epsilon_gamma_box",
+    "epsilon_lrp0",
+    "epsilon_plus",
+    "epsilon_plus_flat",
+    "excitation_backprop",
+    "gamma",
+    "gamma_epsilon",
+    "gradient",
+    "lrp0",
+    "mamba_lrp",
+    "signal_takes_all",
+    "zones",
+]
+"""The names of the composites that come with relprop, for type checkers."""
+
+Choice = Name | Literal["auto"] | Composite | Rule | Sequence[tuple[Selector, Rule]] | Callable[[], Composite] | None
+"""What may be given for a composite."""
 
 
 def of(composite: Any) -> Composite | None:

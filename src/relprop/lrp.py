@@ -12,16 +12,17 @@ from torch.export import ExportedProgram
 from .capture.capturer import Capturer
 from .classes import names_of, resolved
 from .composite import Composite
+from .composites import Choice
 from .engine.given import Given
 from .engine.micro_batch import answers_in_parts
 from .engine.plan import Plan
 from .engine.planning import Report
-from .engine.question import Channels, How, Question, Wrt, together
-from .engine.session import Session
+from .engine.question import Channels, How, Question, SeedName, Wrt, together
+from .engine.session import Bias, Session
 from .engine.trace import Trace
 from .explanation import Explanation
 from .programs.compiled import Compiled
-from .programs.export import format_of, save
+from .programs.export import Format, format_of, save
 from .programs.program import program_of
 from .progress import bar
 
@@ -49,9 +50,9 @@ class LRP:
     def __init__(
         self,
         model: nn.Module | ExportedProgram | str | Path,
-        composite: Any = "auto",
+        composite: Choice = "auto",
         *,
-        bias: str = "absorb",
+        bias: Bias = "absorb",
         classes: Sequence[str] | Mapping[int, str] | None = None,
     ):
         self.session = Session(Capturer(model), composite, bias)
@@ -64,7 +65,7 @@ class LRP:
         return self.session.composite
 
     @property
-    def bias(self) -> str:
+    def bias(self) -> Bias:
         """What happens to the share of biases."""
         return self.session.bias
 
@@ -78,7 +79,7 @@ class LRP:
         target: Any = None,
         *,
         wrt: Wrt = None,
-        seed: str = "output",
+        seed: SeedName = "output",
         create_graph: bool = False,
         checkpoint: bool = False,
         micro_batch: int | None = None,
@@ -123,7 +124,7 @@ class LRP:
         target: Any = None,
         *,
         wrt: Wrt = None,
-        seed: str = "output",
+        seed: SeedName = "output",
         record: str | Iterable[str] = (),
         mask: Mapping[str, Channels] | None = None,
         at: tuple[str, Channels] | str | None = None,
@@ -158,7 +159,7 @@ class LRP:
         answers = answers_in_parts(self.session, given, question, how, micro_batch, shown)
         return Explanation.of(given, question, answers, self.classes)
 
-    def using(self, composite: Any = "auto", *, bias: str | None = None) -> LRP:
+    def using(self, composite: Choice = "auto", *, bias: Bias | None = None) -> LRP:
         """The same model under another composite or bias policy; what was captured is shared, not captured again."""
         other = LRP.__new__(LRP)
         other.session = Session(self.session.capturer, composite, self.bias if bias is None else bias)
@@ -175,7 +176,7 @@ class LRP:
         given = Given.of(inputs)
         return Report(self.session.plan(self.session.graph(given), given, wrt, strict=False))
 
-    def trace(self, inputs: Any, target: Any = None, *, wrt: Wrt = None, seed: str = "output") -> Trace:
+    def trace(self, inputs: Any, target: Any = None, *, wrt: Wrt = None, seed: SeedName = "output") -> Trace:
         """Where relevance goes, operation by operation: what reached an output, was handed on and was booked.
 
         ``print`` it; ``trace.worst`` is the operation whose books balance least. It holds all values of the network.
@@ -192,7 +193,7 @@ class LRP:
         return self.session.trace(Given.of(inputs), Question.of(resolved(target, self.classes), wrt, seed))
 
     def compile(
-        self, inputs: Any, target: Any = None, *, wrt: Wrt = None, seed: str = "output", dynamic: bool = False
+        self, inputs: Any, target: Any = None, *, wrt: Wrt = None, seed: SeedName = "output", dynamic: bool = False
     ) -> Compiled:
         """The propagation as one compiled program, for inputs of these shapes, with the same numbers.
 
@@ -222,8 +223,8 @@ class LRP:
         target: Any = None,
         *,
         wrt: Wrt = None,
-        seed: str = "output",
-        format: str | None = None,
+        seed: SeedName = "output",
+        format: Format | None = None,
         dynamic: bool = True,
     ) -> Path:
         """Save the explanation as a program of its own: inputs and target to output and relevance.

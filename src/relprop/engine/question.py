@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from ..targets import Several, Target
 from .ledger import Ledger
 from .plan import Plan
 
-SEEDS = ("output", "unit")
+SeedName = Literal["output", "unit"]
+SEEDS: tuple[str, ...] = get_args(SeedName)
 
 Channels = None | int | Sequence[int] | Tensor | Callable[[Tensor], Tensor]
 """What of a hidden tensor relevance may pass through, or starts at."""

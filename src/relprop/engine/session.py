@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -37,7 +37,8 @@ from .sources import relevances_of, sources_of
 from .trace import Trace, follow
 from .watch import Masks, Record, Watcher
 
-BIAS_POLICIES = ("absorb", "redistribute", "zero")
+Bias = Literal["absorb", "redistribute", "zero"]
+BIAS_POLICIES: tuple[str, ...] = get_args(Bias)
 
 
 class Session:
@@ -56,7 +57,7 @@ class Session:
     limit = 64
     """So many plans are kept."""
 
-    def __init__(self, capturer: Capturer, composite: Any = "auto", bias: str = "absorb"):
+    def __init__(self, capturer: Capturer, composite: Any = "auto", bias: Bias = "absorb"):
         if bias not in BIAS_POLICIES:
             raise ValueError(f"bias must be one of {', '.join(map(repr, BIAS_POLICIES))}, got {bias!r}")
         self.capturer, self.bias = capturer, bias

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch.utils._pytree as pytree
 from torch import Tensor
@@ -18,6 +18,7 @@ from .drawn import Drawn, words_of
 from .explained import Explained
 from .facts import books, guesses
 from .files import FORMATS, read, write
+from .look import Look, SavedLook, WordLook
 from .pictures import image_figure, row_figure, volume_figure
 from .report import write_report
 from .stored import content_of, fields_of
@@ -53,7 +54,7 @@ class Explanation(Explained):
         tokens: Any = None,
         wrt: str | int | None = None,
         which: int | None = None,
-        **options: Any,
+        **options: Unpack[Look],
     ) -> Figure:
         """Draw one sample with matplotlib: a heatmap for an image, bars for a series, coloured words for text.
 
@@ -81,20 +82,21 @@ class Explanation(Explained):
         """
         drawn = Drawn.of(self, sample, wrt, which)
         relevance, given, titles = drawn.relevance, drawn.given, drawn.titles
+        look: dict[str, Any] = {**options}
         if tokens is None and relevance.ndim == 4:
-            return image_figure(drawn, image, options)
+            return image_figure(drawn, image, look)
         if image is not None:
             raise ValueError(f"image= is for images; relevance of one sample has shape {list(relevance.shape[1:])}")
         if len(relevance) > 1:
             raise ValueError(f"there are {len(relevance)} targets: choose one with which=0 to {len(relevance) - 1}")
-        options.setdefault("title", titles[0])
+        look.setdefault("title", titles[0])
         if tokens is not None or not given.dtype.is_floating_point:
             words, numbers = words_of(tokens, relevance[0], given)
-            return view.tokens_figure(words, numbers, **options)
+            return view.tokens_figure(words, numbers, **look)
         if relevance.ndim == 5:
-            return volume_figure(relevance[0], given, options.pop("slices", None), options)
+            return volume_figure(relevance[0], given, look.pop("slices", None), look)
         if relevance.ndim in (2, 3):
-            return row_figure(drawn, options.pop("kind", None), options)
+            return row_figure(drawn, look.pop("kind", None), look)
         raise ValueError(
             f"no picture for relevance of shape {list(relevance.shape[1:])} (one sample); an image is [C, H, W], a "
             "volume [C, D, H, W], a series [T, F] or [T]. Reduce .relevance to one of these for relprop.view"
@@ -107,7 +109,7 @@ class Explanation(Explained):
         *,
         wrt: str | int | None = None,
         which: int | None = None,
-        **options: Any,
+        **options: Unpack[WordLook],
     ) -> str:
         """One text as HTML, every token on the colour of its relevance; several targets one below the other.
 
@@ -123,13 +125,20 @@ class Explanation(Explained):
         drawn = Drawn.of(self, sample, wrt, which)
         if drawn.relevance.ndim not in (2, 3):
             raise ValueError(f"relevance of a text is [T] or [T, D], not {list(drawn.relevance.shape[1:])}")
+        look: dict[str, Any] = {**options}
         return "\n".join(
-            view.tokens_html(*words_of(tokens, relevance, drawn.given), **{"title": title, **options})
+            view.tokens_html(*words_of(tokens, relevance, drawn.given), **{"title": title, **look})
             for relevance, title in zip(drawn.relevance, drawn.titles, strict=True)
         )
 
     def save(
-        self, path: str | PathLike[str], sample: int = 0, image: Any = None, *, dpi: float = 150, **options: Any
+        self,
+        path: str | PathLike[str],
+        sample: int = 0,
+        image: Any = None,
+        *,
+        dpi: float = 150,
+        **options: Unpack[SavedLook],
     ) -> Path:
         """Write a picture of one sample, or all that is known of all samples, and return the path.
 
@@ -146,7 +155,8 @@ class Explanation(Explained):
         path = Path(path)
         if path.suffix.lower() in (".html", ".htm"):
             Drawn.check_sample(self, sample)
-            return write_report([(self, sample % len(self))], path, _figure, image=image, **options)
+            looked: dict[str, Any] = {**options}
+            return write_report([(self, sample % len(self))], path, _figure, image=image, **looked)
         if path.suffix.lower() not in FORMATS:
             return view.save(path, self.figure(sample, image, **options), dpi=dpi)[0]
         if sample != 0 or image is not None or options:

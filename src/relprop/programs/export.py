@@ -6,7 +6,7 @@ import re
 import warnings
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from torch.export.graph_signature import InputKind
 from ..errors import CaptureError, reason_of
 from .program import Program
 
-FORMATS = ("pt2", "aoti", "onnx")
+Format = Literal["pt2", "aoti", "onnx"]
+FORMATS: tuple[str, ...] = get_args(Format)
 
 
 def format_of(path: str | Path, format: str | None) -> str:
