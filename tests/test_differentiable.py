@@ -89,7 +89,7 @@ def test_derivative_by_a_parameter() -> None:
 
 
 def test_row_of_the_padding_has_no_gradient() -> None:
-    """As in training: R = Σ_j e_j² w_j for the row e of the other token has the gradient 2 e w, the padding has none."""
+    """As in training: R = Σ_j e_j² w_j for the row e of the other token has the gradient 2 e w."""
 
     class Reader(nn.Module):
         def __init__(self) -> None:

@@ -97,13 +97,13 @@ def mapped_bias(x: Tensor, weight: Tensor, bias: Tensor, op: Any, options: list[
 
 
 class Formula:
-    """A function of one tensor, as the operations that it is written in."""
+    """A function of some tensors, as the operations that it is written in."""
 
-    def __init__(self, x: Node, nodes: list[Node]):
-        self.x, self.nodes = x, [(n, n.target, n.args, n.kwargs) for n in nodes]
+    def __init__(self, entering: list[Node], nodes: list[Node]):
+        self.entering, self.nodes = entering, [(n, n.target, n.args, n.kwargs) for n in nodes]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        values: dict[Node, Any] = {self.x: x}
+    def __call__(self, *given: Any) -> Tensor:
+        values: dict[Node, Any] = dict(zip(self.entering, given, strict=True))
         for node, target, args, kwargs in self.nodes:
             args, kwargs = torch.fx.node.map_arg((args, kwargs), values.__getitem__)
             values[node] = target(*args, **kwargs)  # type: ignore[operator]
@@ -118,9 +118,9 @@ def written_activation(x: Tensor, formula: Formula) -> Tensor:
     return formula(x)
 
 
-def written_softmax(x: Tensor, formula: Formula) -> Tensor:
-    """A normalised exponential that the model has no name for."""
-    return formula(x)
+def written_softmax(x: Tensor, formula: Formula, others: list[Any]) -> Tensor:
+    """A normalised exponential that the model has no name for; others tell its groups, or mask some values."""
+    return formula(x, *others)
 
 
 def fake_quantised(

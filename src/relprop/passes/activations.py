@@ -31,7 +31,7 @@ def name_activations(graph: Graph) -> None:
             continue
         x, nodes = found
         with graph.fx.inserting_before(node):
-            new = graph.fx.call_function(written_activation, (x, Formula(x, nodes)))  # type: ignore[arg-type]
+            new = graph.fx.call_function(written_activation, (x, Formula([x], nodes)))  # type: ignore[arg-type]
         new.meta, position[new] = node.meta, position[node]
         graph.replace(node, new)
     remove_dead_code(graph)
