@@ -110,6 +110,25 @@ class Branches(nn.Module):
         return self.out(y) + self.skip(a)
 
 
+class Parts(nn.Module):
+    """Operations with several results stand between the layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, two = self.a(x).chunk(2, 1)
+        return self.c(self.b(one + two).topk(3, 1)[0])
+
+
+def test_operations_with_several_results_have_a_before_and_a_behind() -> None:
+    model, x = Parts(), torch.rand(2, 4)
+    assert matched(model, select.first(select.linear()), x) == {"a"}
+    assert matched(model, select.last(select.linear()), x) == {"c"}
+    assert matched(model, select.depth(0.4, 0.6) & select.linear(), x) == {"b"}
+
+
 def test_every_branch_has_its_first_and_last() -> None:
     model = Branches().double()
     x = (torch.randn(2, 5).double(), torch.randn(2, 6).double())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from torch.fx import Node
 
 from .graph.facts import facts
-from .graph.graph import Graph
+from .graph.graph import Graph, made_by, picks
 from .rules.layers import layer_of
 
 LINEAR_KINDS = ("dense", "convolution")
@@ -48,7 +48,7 @@ class Scope:
         active = set(self.nodes)
         reached: set[Node] = set()
         for node in order:
-            before = node.users if backwards else node.all_input_nodes
+            before = users_of(node) if backwards else map(made_by, node.all_input_nodes)
             if any(n in active and (n in reached or n in chosen) for n in before):
                 reached.add(node)
         return chosen - reached
@@ -58,11 +58,17 @@ class Scope:
         if not self._depths:
             count: dict[Node, int] = {}
             for n in self.nodes:
-                before = [count[m] + (self.kinds[m] in LINEAR_KINDS) for m in n.all_input_nodes if m in count]
-                count[n] = max(before, default=0)
+                made = [m for m in map(made_by, n.all_input_nodes) if m in count]
+                count[n] = max((count[m] + (self.kinds[m] in LINEAR_KINDS) for m in made), default=0)
             last = max((count[n] for n in self.nodes if self.kinds[n] in LINEAR_KINDS), default=0)
             self._depths = {n: min(1.0, count[n] / last) if last else 0.0 for n in self.nodes}
         return self._depths[node]
+
+
+def users_of(node: Node) -> Iterator[Node]:
+    """The operations that use a result, or one of several results."""
+    for user in node.users:
+        yield from users_of(user) if picks(user) else [user]
 
 
 @dataclass(frozen=True)

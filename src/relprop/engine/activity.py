@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from ..graph.arguments import argument
 from ..graph.facts import facts
-from ..graph.graph import Graph, calls, holds_numbers
+from ..graph.graph import Graph, calls, holds_numbers, made_by
 from ..rules.base import Rule, Stop
 from ..scope import Scope
 
@@ -54,17 +52,6 @@ def ancestors(roots: list[Node]) -> set[Node]:
                 found.add(n)
                 stack.append(n)
     return found
-
-
-def picks(node: Node) -> bool:
-    """Whether a node only picks one of several outputs."""
-    return node.target is operator.getitem
-
-
-def made_by(node: Node) -> Node:
-    """The operation behind a pick."""
-    made: Node = argument(node, 0) if picks(node) else node
-    return made
 
 
 def stopped_nodes(scope: Scope, chosen: dict[Any, tuple[Rule, str]], active: set[Node]) -> set[Node]:

@@ -12,13 +12,13 @@ from ..composite import Composite
 from ..composites import default
 from ..errors import CaptureError, RuleError, UnsupportedOperation
 from ..graph.facts import TABLE
-from ..graph.graph import Graph, module_path, operation, place, source_line
+from ..graph.graph import Graph, made_by, module_path, operation, picks, place, source_line
 from ..rules.base import Rule, Step, Stop
 from ..rules.layers import LAYER_KINDS, called
 from ..rules.linear import LRP0
 from ..rules.neurons import LinearRule
 from ..scope import Scope
-from .activity import active_nodes, ancestors, dependent_nodes, made_by, picks, stopped_nodes
+from .activity import active_nodes, ancestors, dependent_nodes, stopped_nodes
 from .lookups import explained, needed
 from .plan import Plan
 from .schedule import schedule_of, with_forms, without_masks

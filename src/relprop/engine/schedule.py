@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.fx import Node
 
-from ..graph.graph import Graph, Values, caller, calls, looks_at_memory, was_contiguous
+from ..graph.graph import Graph, Values, caller, calls, looks_at_memory, picks, was_contiguous
 from ..rules.base import Rule, Step
 from ..rules.elementwise import Identity, Unmasked
 from ..rules.layers import layer_in
 from ..rules.message import COEFFICIENT, NOTHING, Form
-from .activity import picks
 from .derived import Derived
 from .nonnegative import nonnegative
 from .samples import followed

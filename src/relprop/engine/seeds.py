@@ -14,10 +14,9 @@ from torch.fx import Node
 
 from ..errors import RelpropError, SelectionError, TargetError, reason_of
 from ..graph.facts import facts
-from ..graph.graph import Graph, is_float, place
+from ..graph.graph import Graph, is_float, made_by, picks, place
 from ..rules.message import Message, divide
 from ..targets import PREDICTED, Target, is_float_tensor, main_output, name_of, shown
-from .activity import made_by, picks
 from .hidden import channel_mask, module_outputs
 from .picking import index_of, pick
 from .plan import Plan

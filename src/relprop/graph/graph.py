@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import itemgetter
+from operator import getitem, itemgetter
 from typing import Any
 
 import torch
@@ -116,6 +116,17 @@ def caller(node: Node) -> Callable[[Values], Any]:
 
 def calls(node: Node) -> bool:
     return node.op == "call_function"
+
+
+def picks(node: Node) -> bool:
+    """Whether a node only picks one of several outputs."""
+    return node.target is getitem
+
+
+def made_by(node: Node) -> Node:
+    """The operation behind a pick."""
+    made: Any = node.args[0] if picks(node) else node
+    return made
 
 
 def module_stack(node: Node) -> list[tuple[str, str]]:
