@@ -131,9 +131,7 @@ class Source:
             return self._recorded(args, kwargs, BRANCHES, program.module(check_guards=False))
         reach, failures = Reach(self.model), list[Exception]()
         if self._exported is self.model and _may_return_a_cache(self.model):
-            with suppress(Exception), forked(self.model):  # what cannot run is told below
-                if not is_known(outputs_of(self.model, reach, args, kwargs, known=False)):
-                    self._exported = TensorsOnly(self.model)
+            self._exported = self._known_outputs(reach, args, kwargs)
         # with every dimension open that has varied or holds tokens, with the batch alone open, with none
         varied = [*(before or []), *longer(pytree.tree_leaves((args, kwargs)))]
         openings = [varied, *([[]] if varied else []), None] if before is not None else [None]
@@ -148,10 +146,19 @@ class Source:
                 raise
             except Exception as error:  # torch.export has no common base class for its many reasons to refuse
                 failures.append(error)
-                if model is self.model and "in output, which is not a known type" in str(error):
-                    self._exported = TensorsOnly(model)  # from now on: every attempt takes a whole trace
-                    attempts = [(self._exported, opening) for opening in openings]
+                if model is self.model and (known := self._known_outputs(reach, args, kwargs)) is not model:
+                    self._exported = known  # from now on: every attempt takes a whole trace
+                    attempts = [(known, opening) for opening in openings]
         return self._recorded(args, kwargs, f"cannot be exported ({reason_of(failures[-1])})")
+
+    def _known_outputs(self, reach: Reach, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
+        """The model; or what returns its tensors alone, if it also returns objects that torch.export does not know."""
+        assert self.model is not None
+        written = [name for name, _ in self.model.named_parameters()]  # any of them: nothing has been captured yet
+        with suppress(Exception), forked(self.model):  # what cannot run is told elsewhere
+            if not is_known(outputs_of(self.model, reach, args, kwargs, written, known=False)):
+                return TensorsOnly(self.model)
+        return self.model
 
     def _recorded(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], why: str, runnable: nn.Module | None = None

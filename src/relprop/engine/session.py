@@ -63,12 +63,14 @@ class Session:
         self.capturer, self.bias = capturer, bias
         self.composite: Composite | None = of(composite)
         self._plans: dict[Any, tuple[Graph, Plan]] = {}
-        self._told: set[Plan] = set()
+        self._grown: set[Plan] = set()
         """Plans of which a warning has named the operation where relevance gets out of hand."""
+        self._unbalanced: set[Plan] = set()
+        """Plans of which a warning has named the operation whose books do not balance."""
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: the model, composite and policy. It is captured anew when it is used."""
-        return {**self.__dict__, "_plans": {}, "_told": set()}
+        return {**self.__dict__, "_plans": {}, "_grown": set(), "_unbalanced": set()}
 
     def answers(self, given: Given, question: Question, how: How = PLAIN) -> Iterator[Answer]:
         """An answer to every target of a question, from one forward run.
@@ -167,7 +169,9 @@ class Session:
             self._plans = {k: kept for k, kept in self._plans.items() if id(kept[0]) in alive}
             if len(self._plans) > self.limit:
                 self._plans.clear()
-            self._told &= {kept for _, kept in self._plans.values()}
+            plans = {kept for _, kept in self._plans.values()}
+            self._grown &= plans
+            self._unbalanced &= plans
             sources = sources_of(graph, chosen, wrt)
             starts = list(starts_of(graph) if roots is None else roots)
             made = make_plan(
@@ -196,9 +200,9 @@ class Session:
         relevances = relevances_of(plan, run, messages, ledger)
         if (guarded := _needs_guard(run, relevances)) is not None:
             return self._answer(guarded, target, question, places, accounting)
-        warn_of_growth(run, seeds, relevances, self._told)
+        warn_of_growth(run, seeds, relevances, self._grown)
         if ledger is not None:
-            warn_of_residual(run, seeds, ledger, places.watchers, self._told)
+            warn_of_residual(run, seeds, ledger, places.watchers, self._unbalanced)
         kept = {}
         for name, node in places.recorded.items():
             relevance = record.found[node]

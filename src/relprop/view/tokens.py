@@ -46,7 +46,7 @@ def tokens_html(
         TypeError, ValueError: values that are not finite real numbers, shapes that do not fit, a bad option.
         ImportError: the extra `relprop[image]` is not installed.
     """
-    numbers = _per_token(tokens, relevance)
+    numbers = per_token(tokens, relevance)
     end = float(limits(numbers[None], scale=scale, percentile=percentile)[0])
     legend = np.array([-end, 0.0, end])
     text = _spans([_visible(token) for token in tokens], numbers, end, cmap)
@@ -72,7 +72,7 @@ def tokens_figure(
     with image_extra():
         from matplotlib.patches import Rectangle
 
-    numbers = _per_token(tokens, relevance)
+    numbers = per_token(tokens, relevance)
     end = float(limits(numbers[None], scale=scale, percentile=percentile)[0])
     texts = [_visible(token).replace("\n", "") for token in tokens]
     cells = _cells(texts, [token.endswith("\n") for token in tokens])
@@ -90,7 +90,7 @@ def tokens_figure(
     for text, colour, (line, column, cells_wide) in zip(texts, backgrounds, cells, strict=True):
         ax.add_patch(Rectangle((column, line + 0.05), cells_wide, 0.9, facecolor=colour / 255))
         # A dollar sign in a token begins no formula.
-        label = ax.text(column, line + 0.5, text, color=_ink(colour), size=font, parse_math=False)
+        label = ax.text(column, line + 0.5, text, color=ink(colour), size=font, parse_math=False)
         label.set(family=["DejaVu Sans Mono", "monospace"], verticalalignment="center_baseline")
     bar = fig.add_axes((0.3, 0.45 / height, 0.4, 0.12 / height))
     colour_bar(fig, numbers, end, cmap, cax=bar, orientation="horizontal")
@@ -99,14 +99,15 @@ def tokens_figure(
     return fig
 
 
-def _per_token(tokens: Sequence[str], relevance: Array) -> Floats:
+def per_token(tokens: Sequence[str], relevance: Array) -> Floats:
+    """[T] numbers of [T] or [T, D] relevance, one for each token."""
     array = as_floats(relevance, "relevance")
     if isinstance(tokens, str):
         raise TypeError("tokens is one string; pass a list with one string per token")
     if array.ndim not in (1, 2) or len(array) != len(tokens):
         raise ValueError(
-            f"relevance has shape {list(array.shape)} for {len(tokens)} tokens; pass [T] or [T, D] of one text "
-            "(relevance[0] of a batch)"
+            f"{len(tokens)} tokens for {len(array) if array.ndim else 0} positions; pass one string per position, and "
+            f"relevance [T] or [T, D] of one text (relevance[0] of a batch), not of shape {list(array.shape)}"
         )
     return array if array.ndim == 1 else array.sum(axis=1)
 
@@ -128,7 +129,7 @@ def _cells(texts: Sequence[str], last: Sequence[bool]) -> list[tuple[int, int, i
     return cells
 
 
-def _ink(colour: RGB) -> str:
+def ink(colour: RGB) -> str:
     """Black or white, whichever can be read on the colour."""
     return "black" if brightness(colour) > 127 else "white"
 
@@ -136,6 +137,6 @@ def _ink(colour: RGB) -> str:
 def _spans(texts: Sequence[str], numbers: Floats, end: float, cmap: ColourMap) -> str:
     return "".join(
         f'<span title="{number:+.6g}" style="background: rgb({colour[0]}, {colour[1]}, {colour[2]}); '
-        f'color: {_ink(colour)}">{html.escape(text)}</span>'
+        f'color: {ink(colour)}">{html.escape(text)}</span>'
         for text, number, colour in zip(texts, numbers, colours(numbers, end, cmap), strict=True)
     )

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from relprop.view.arrays import Array, Floats, as_floats
+from relprop.view.arrays import Array, Floats
+from relprop.view.tokens import per_token
 
 _STARTS = ("\u0120", "\u2581", "\u010a")
 """What byte-level BPE (a space, a line break) and SentencePiece (a space) put in front of a word."""
@@ -31,10 +32,7 @@ def merged(
     Raises:
         TypeError, ValueError: values that are not finite real numbers, or another number of pieces than of positions.
     """
-    numbers = as_floats(relevance, "relevance")
-    numbers = numbers if numbers.ndim == 1 else numbers.sum(axis=tuple(range(1, numbers.ndim)))
-    if len(pieces) != len(numbers):
-        raise ValueError(f"{len(pieces)} tokens for {len(numbers)} positions; pass one string per position")
+    numbers = per_token(pieces, relevance)
     marked = any(piece.startswith(_STARTS) for piece in pieces)
     groups: list[list[int]] = []
     for i, piece in enumerate(pieces):

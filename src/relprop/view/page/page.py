@@ -30,7 +30,7 @@ def page(sheets: Sequence[Sheet], title: str, versions: Sequence[tuple[str, str]
         message = f'a report needs jinja2 ({error}); run: pip install "relprop[report]"'
         raise ImportError(message, name=error.name) from error
     inks = {colour: ink for sheet in sheets for text in sheet.texts for colour, ink in text.inks.items()}
-    shades = "".join(f".c{colour}{{background:#{colour};color:#{ink}}}\n" for colour, ink in sorted(inks.items()))
+    shades = "".join(f".c{colour}{{background:#{colour};color:{ink}}}\n" for colour, ink in sorted(inks.items()))
     style = (HERE / "report.css").read_text(encoding="utf-8") + shades
     script = (HERE / "report.js").read_text(encoding="utf-8")
     policy = (

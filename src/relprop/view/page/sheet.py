@@ -12,9 +12,10 @@ import numpy as np
 
 from relprop.view._extra import image_extra
 from relprop.view.arrays import RGB, Array, Floats, as_floats, maps
-from relprop.view.colour import ColourMap, brightness, colours, limits
+from relprop.view.colour import ColourMap, colours, limits
 from relprop.view.image import overlay
 from relprop.view.photo import colours_over
+from relprop.view.tokens import ink, per_token
 
 _VALUES = 60_000
 """So many values can be read in a map; of a larger one each is the sum over a square of pixels."""
@@ -137,14 +138,11 @@ def picture_map(png: bytes, title: str) -> Map:
 
 def text_map(words: Sequence[str], relevance: Array, title: str, cmap: ColourMap = "bwr") -> Text:
     """Words on the colours of their relevance, [T] or [T, D]."""
-    numbers = as_floats(relevance, "relevance")
-    numbers = numbers if numbers.ndim == 1 else numbers.sum(axis=1)
-    if len(words) != len(numbers):
-        raise ValueError(f"{len(words)} tokens for {len(numbers)} positions; pass one string per position")
+    numbers = per_token(words, relevance)
     end = float(limits(numbers[None], scale=None, percentile=None)[0])
     shades = colours(numbers, end, cmap)
     hexes = [bytes(shade).hex() for shade in shades]
-    inks = {h: "000" if brightness(shade) > 127 else "fff" for h, shade in zip(hexes, shades, strict=True)}
+    inks = {h: ink(shade) for h, shade in zip(hexes, shades, strict=True)}
     return Text(title, [(w, f"{x:+.4g}", h) for w, x, h in zip(words, numbers, hexes, strict=True)], inks)
 
 
