@@ -42,6 +42,58 @@ def test_imaginary_part_of_a_bias_is_in_the_books(bias: complex) -> None:
     assert_same(explanation.ledger.absorbed, tensor(complex(bias).imag))
 
 
+LAYERS = {
+    "conv1d": lambda: nn.Conv1d(2, 4, 3, stride=2, padding=1, groups=2, dtype=torch.complex128),
+    "conv2d": lambda: nn.Conv2d(2, 3, (3, 2), padding=(1, 0), dilation=(1, 2), dtype=torch.complex128),
+    "conv3d": lambda: nn.Conv3d(2, 1, 2, dtype=torch.complex128),
+    "same": lambda: nn.Conv1d(2, 3, 2, padding="same", dtype=torch.complex128),
+    "conv_transpose1d": lambda: nn.ConvTranspose1d(2, 4, 3, stride=2, padding=1, groups=2, dtype=torch.complex128),
+    "conv_transpose2d": lambda: nn.ConvTranspose2d(2, 3, 2, stride=2, output_padding=1, dtype=torch.complex128),
+}
+
+
+class Convolved(nn.Module):
+    """Σ |z| of a complex convolution: what it hands back to z is sgn(z)."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(torch.complex(x, x.flip(1))).abs().flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_convolution_goes_back_as_its_matrix_conjugated(name: str) -> None:
+    """R_j = Re(conj(a_j) Σ_k conj(w_kj) s_k) with s = z / (|z| + ε), from the matrix of the convolution."""
+    layer, epsilon = LAYERS[name](), 0.3
+    dims = layer.weight.ndim - 2
+    x = torch.randn(2, 2, *[4, 5, 3][:dims], dtype=torch.float64)
+    a = torch.complex(x, x.flip(1))
+    with torch.no_grad():
+        units = torch.eye(a[0].numel(), dtype=a.dtype).unflatten(1, a.shape[1:])
+        at_zero = layer(0 * units)
+        matrix = (layer(units) - at_zero).flatten(1).mT  # [out, in]
+        z = a.flatten(1) @ matrix.mT + at_zero[0].flatten()
+        s = z / (z.abs() + epsilon)
+        c = (s @ matrix.conj()).unflatten(1, a.shape[1:])
+    explanation = relprop.LRP(Convolved(layer), rules.Epsilon(epsilon)).explain(x)
+    assert_same(explanation.relevance, x * (c.real + c.imag.flip(1)))
+    assert_same(explanation.ledger.by_kind()["bias"], (at_zero[0].flatten().conj() * s).real.sum(1))
+    for policy in ("absorb", "zero", "redistribute"):
+        for composite in ("lrp0", "auto"):
+            assert_balanced(relprop.LRP(Convolved(layer), composite, bias=policy).explain(x))
+
+
+@pytest.mark.parametrize("rule", [rules.Gamma(), rules.AlphaBeta(), rules.ZPlus(), rules.ZBox(-1, 1), rules.Flat()])
+@pytest.mark.parametrize("name", ["conv1d", "dense"])
+def test_rules_that_ask_for_signs_refuse_complex_numbers(name: str, rule: rules.Rule) -> None:
+    x, dense = torch.randn(1, 2, 5, dtype=torch.float64), nn.Linear(5, 3, dtype=torch.complex128)
+    lrp = relprop.LRP(Convolved(LAYERS[name]() if name in LAYERS else dense), rule)
+    with pytest.raises(relprop.RuleError, match=r"complex numbers have no sign.*Epsilon and LRP0"):
+        lrp.attribute(x)
+
+
 class Fourier(nn.Module):
     """A layer of a Fourier neural operator as it is published: some modes times a complex weight, the others zero."""
 

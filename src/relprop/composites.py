@@ -32,6 +32,7 @@ from .rules import (
     ZBox,
     ZPlus,
 )
+from .rules.layers import LAYER_KINDS
 from .scope import Scope, Selector
 
 Name = Literal[
@@ -331,7 +332,18 @@ def default(scope: Scope) -> Composite:
         composite, reason = signal_takes_all(), "the graph is made of dense layers and gates, as recurrent cells are"
     else:
         composite, reason = epsilon_lrp0(), "the graph is made of dense layers"
-    return Composite(composite.pairs, name=composite.name, strict=False, note=f"auto: {reason}")
+    pairs = composite.pairs
+    if scope.matches(_COMPLEX):
+        pairs = ((_COMPLEX, Epsilon()), *pairs)
+    return Composite(pairs, name=composite.name, strict=False, note=f"auto: {reason}")
+
+
+def _is_complex(node: Node, scope: Scope) -> bool:
+    return scope.kinds[node] in LAYER_KINDS and bool(node.meta["val"].dtype.is_complex)
+
+
+_COMPLEX = Selector("complex layers", _is_complex)
+"""Linear operations on complex numbers, which γ is not defined for."""
 
 
 def _is_last(node: Node, scope: Scope) -> bool:

@@ -48,6 +48,20 @@ def channels_last(a: Tensor) -> Tensor:
     return a.contiguous(memory_format=torch.channels_last) if a.ndim == 4 and suits(a) else a
 
 
+def convolution(a: Tensor, w: Tensor, b: Tensor | None, *options: Any) -> Tensor:
+    """A convolution, plain or transposed; that of complex numbers is made of those of their parts."""
+    if a.is_complex():
+        return _shifted(convolution(a.real, w, None, *options) + 1j * convolution(a.imag, w, None, *options), b)
+    if w.is_complex():
+        return _shifted(convolution(a, w.real, None, *options) + 1j * convolution(a, w.imag, None, *options), b)
+    z: Tensor = torch.ops.aten.convolution.default(channels_last(a), w, b, *options)
+    return z
+
+
+def _shifted(z: Tensor, b: Tensor | None) -> Tensor:
+    return z if b is None else z + b.reshape(-1, *[1] * (z.ndim - 2))
+
+
 def _linear_shape(a: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
     return a.new_empty((*a.shape[:-1], w.shape[0]))
 

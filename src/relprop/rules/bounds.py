@@ -15,11 +15,11 @@ from ..errors import RelevanceWarning, RuleError
 from ..graph.graph import place
 from .base import Call, Step
 from .message import RELEVANCE, Form, Message, sign, stabiliser
-from .neurons import LinearRule, Neurons, check_number, negative, positive
+from .neurons import Neurons, RealRule, check_number, negative, positive
 
 
 @dataclass(frozen=True)
-class InputRule(LinearRule):
+class InputRule(RealRule):
     """A rule whose relevance does not vanish where the input does: it sends relevance itself."""
 
     stabilizer: float = 1e-6

@@ -169,7 +169,7 @@ class Convolution(Layer):
             return self._convolve(a[None], w, b)[0]
         if sides := self.options.get("sides"):
             a = torch.nn.functional.pad(a, sides)
-        return aten.convolution.default(kernels.channels_last(a), w, b, *self._arguments)
+        return kernels.convolution(a, w, b, *self._arguments)
 
     def transpose(self, s: Tensor, w: Tensor, shape: Sequence[int]) -> Tensor:
         if len(shape) == self.dims + 1:
@@ -202,8 +202,7 @@ def input_gradient(
         kernel = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[2:], strict=True)]
         sizes = zip(shape[2:], s.shape[2:], stride, padding, kernel, strict=True)
         rest = [n - ((m - 1) * by - 2 * p + k) for n, m, by, p, k in sizes]
-    s = kernels.channels_last(s)
-    c: Tensor = aten.convolution.default(s, w, None, stride, padding, dilation, not transposed, rest, groups)
+    c = kernels.convolution(s, w, None, stride, padding, dilation, not transposed, rest, groups)
     for d, n in enumerate(shape[2:], 2):
         c = c if c.shape[d] == n else c.narrow(d, 0, n)
     return c

@@ -137,7 +137,8 @@ class Neurons:
         for kind, amount in self.absorbed.items():
             self.call.book(kind, lambda a=amount: torch.where(lonely, a, 0))  # type: ignore[misc]
         total = sum(self.absorbed.values())
-        return self.transpose(torch.where(lonely, 0, total / connections), ones)
+        spread = self.transpose(torch.where(lonely, 0, total / connections), ones)
+        return spread.real if spread.is_complex() else spread
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,16 @@ class LinearRule(Rule):
     def propagate(self, n: Neurons) -> Message:
         """The message to the input."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class RealRule(LinearRule):
+    """A rule that asks for the signs of numbers, or for bounds."""
+
+    def supports(self, step: Step) -> str | None:
+        if step.node.meta["val"].dtype.is_complex:
+            return "complex numbers have no sign and no bounds; Epsilon and LRP0 are defined for them"
+        return super().supports(step)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

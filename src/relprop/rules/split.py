@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .message import Message, stabiliser
-from .neurons import LinearRule, Neurons, check_number, negative, positive
+from .neurons import Neurons, RealRule, check_number, negative, positive
 
 
 class Parts(NamedTuple):
@@ -35,7 +35,7 @@ class Shares(NamedTuple):
     """The rest of its relevance, R - s⁺ z⁺ - s⁻ z⁻, which the stabiliser takes."""
 
 
-class SplitRule(LinearRule):
+class SplitRule(RealRule):
     """A rule of linear operations that says only what s⁺ and s⁻ are."""
 
     stabilizer: float = 1e-6
