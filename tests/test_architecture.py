@@ -52,6 +52,8 @@ MAY_USE = {
         "progress",
     },
     "methods": {"errors", "graph", "engine", "targets", "lrp", "progress"},
+    "cli": {"errors", "rules", "composites", "targets", "explanation", "lrp"},
+    "__main__": {"cli"},
 }
 """Room -> the rooms below it that it may import. Adding one to a list is a decision; adding a circle is an error."""
 

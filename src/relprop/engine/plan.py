@@ -77,14 +77,18 @@ class Plan:
         start = f", relevance starts at {', '.join(inside)}" if inside else ""
         return f"composite {self.composite.name}{note}, bias: {self.bias}{start}"
 
-    def __str__(self) -> str:
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table as it is printed: its head, then a row for each operation, at the end those without a rule."""
         rows: list[tuple[str, ...]] = [("node", "operation", "module", "rule", "chosen by", "source")]
         rows += [
             (n.name, operation(n), module_path(n), rule_name(step.rule), step.reason, source_line(n))
             for n, step in self.steps.items()
         ]
-        rows += [(n.name, operation(n), module_path(n), "NO RULE", "", source_line(n)) for n in self.gaps]
-        return f"{self.title}\n{table(rows)}"
+        return rows + [(n.name, operation(n), module_path(n), "NO RULE", "", source_line(n)) for n in self.gaps]
+
+    def __str__(self) -> str:
+        return f"{self.title}\n{table(self.rows)}"
 
     __repr__ = __str__
 

@@ -5,4 +5,6 @@ What is drawn is chosen here; how it is drawn is the matter of :mod:`relprop.vie
 
 from .explanation import Explanation, report
 
-__all__ = ["Explanation", "report"]
+load = Explanation.load
+
+__all__ = ["Explanation", "load", "report"]

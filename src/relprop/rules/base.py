@@ -219,7 +219,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Stop(Rule):
-    """Hand nothing on: all relevance that arrives is booked as stopped (CP-LRP's treatment of gates)."""
+    """Hand nothing on: all relevance that arrives is booked as stopped (CP-LRP's treatment of gates).
+
+    When to use: gates, masks, and whatever shall not be explained: what it takes stands in the ledger.
+    """
 
     def carries(self, step: Step, node: Node) -> bool:
         return False
@@ -247,6 +250,8 @@ class Pass(Rule):
     """R_in = R_out: the identity rule (AttnLRP Eq. 9). For operations whose input has the shape of their output.
 
     With several active inputs the relevance is shared equally.
+
+    When to use: operations of your own that act on every element (see ``rule_for``).
     """
 
     def supports(self, step: Step) -> str | None:

@@ -48,6 +48,8 @@ class ZBox(InputRule):
 
     R_j = Σ_k (a_j w_jk - l_j w_jk⁺ - h_j w_jk⁻) / Σ_j (a_j w_jk - l_j w_jk⁺ - h_j w_jk⁻) R_k; the bias cancels.
 
+    When to use: the first layer, for pixels and other inputs of which the bounds are known.
+
     Args:
         low: smallest possible value of the input: a number, one per channel, or a tensor in the input's shape.
         high: largest possible value.
@@ -101,7 +103,10 @@ class ZBox(InputRule):
 
 @dataclass(frozen=True)
 class WSquare(InputRule):
-    """LRP-w²: R_j = Σ_k w_jk² / Σ_j w_jk² R_k, for unbounded inputs (Montavon et al. 2017); no bias."""
+    """LRP-w²: R_j = Σ_k w_jk² / Σ_j w_jk² R_k, for unbounded inputs (Montavon et al. 2017); no bias.
+
+    When to use: the first layer, for inputs without bounds, zero or not.
+    """
 
     def propagate(self, n: Neurons) -> Message:
         return _spread(self, n, n.w.square())
@@ -109,7 +114,10 @@ class WSquare(InputRule):
 
 @dataclass(frozen=True)
 class Flat(InputRule):
-    """LRP-flat: every connected input gets the same (Lapuschkin et al. 2019); padding is no input."""
+    """LRP-flat: every connected input gets the same (Lapuschkin et al. 2019); padding is no input.
+
+    When to use: the first layer, to see where and not which pixels; it hides what the layer itself computes.
+    """
 
     def propagate(self, n: Neurons) -> Message:
         return _spread(self, n, torch.ones_like(n.w))

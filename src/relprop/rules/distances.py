@@ -22,7 +22,10 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Distance(Gradient):
-    """R_j = x_j ∂d/∂x_j: for the Euclidean distance x_j (x_j - y_j) / d."""
+    """R_j = x_j ∂d/∂x_j: for the Euclidean distance x_j (x_j - y_j) / d.
+
+    When to use: ``cdist`` and the like; the default there.
+    """
 
     def __str__(self) -> str:
         return "Distance()"

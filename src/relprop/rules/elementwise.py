@@ -29,7 +29,10 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Identity(Rule):
-    """R_in = R_out through an activation (AttnLRP Eq. 9): c is multiplied by f(x)/x, or R passed where f(0) != 0."""
+    """R_in = R_out through an activation (AttnLRP Eq. 9): c is multiplied by f(x)/x, or R passed where f(0) != 0.
+
+    When to use: activations; the default there.
+    """
 
     def supports(self, step: Step) -> str | None:
         if len(step.active) != 1 or getattr(step.node.meta["val"], "shape", None) != step.active[0].meta["val"].shape:

@@ -41,6 +41,8 @@ class Gradient(Rule):
     """The vector-Jacobian product: exact LRP-0 for linear operations, gradient x input for any other (Eq. 56).
 
     For an operation that is not linear, what the gradient does not explain is booked as its remainder.
+
+    When to use: comparison with gradient × input; also what moves or averages values.
     """
 
     linear: bool = False

@@ -33,6 +33,8 @@ from .split import Shares, SplitRule
 class Epsilon(LinearRule):
     """LRP-ε: R_j = Σ_k z_jk / (z_k + ε sign z_k) R_k (Bach et al. 2015, Eq. 58).
 
+    When to use: dense layers and transformers; a larger ε keeps fewer, stronger contributions and absorbs more.
+
     Args:
         epsilon: absorbs weak or contradictory relevance; 0 is LRP-0.
         relative: ε is a multiple of the layer's own scale, the root mean square of z in each sample
@@ -85,7 +87,10 @@ class Epsilon(LinearRule):
 
 @dataclass(frozen=True)
 class LRP0(Epsilon):
-    """LRP-0: R_j = Σ_k z_jk / z_k R_k (Bach et al. 2015, Eq. 56). On a ReLU network it is gradient x input."""
+    """LRP-0: R_j = Σ_k z_jk / z_k R_k (Bach et al. 2015, Eq. 56). On a ReLU network it is gradient x input.
+
+    When to use: the layers next to the output, where sums are large and few; deeper it is as noisy as the gradient.
+    """
 
     epsilon: float = 0.0
 
@@ -103,6 +108,8 @@ class Gamma(SplitRule):
 
     For inputs and outputs of either sign, contributions of the sign of z_k are favoured (Andéol et al. 2021):
     R_j = Σ_k (z_jk + γ z_jk^±) / Σ_0,j (z_jk + γ z_jk^±) R_k, with ± the sign of z_k.
+
+    When to use: convolutions with ReLU: less noise than LRP-ε, and still about the class.
 
     Args:
         gamma: how much; 0 is LRP-0, infinity LRP-z⁺.
@@ -135,6 +142,9 @@ class AlphaBeta(SplitRule):
 
     Where all contributions of a neuron have one sign, that part gets all of its relevance.
 
+    When to use: convolutions, when evidence against the class is wanted too; elsewhere it makes maps of all classes
+    alike.
+
     Args:
         alpha: weight of what speaks for the neuron.
         beta: weight of what speaks against it.
@@ -166,6 +176,8 @@ class ZPlus(SplitRule):
     """LRP-z⁺: R_j = Σ_k z_jk⁺ / Σ_j z_jk⁺ R_k (Montavon et al. 2017); Excitation Backprop where a >= 0.
 
     It is α1β0, but a neuron that nothing speaks for keeps its relevance (booked as stabiliser), as in zennit.
+
+    When to use: convolutions, for a robust map of where; in every layer it makes maps of all classes alike.
 
     Args:
         stabilizer: added to the denominator.

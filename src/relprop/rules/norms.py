@@ -27,6 +27,8 @@ aten = torch.ops.aten
 class HoldStatistics(Rule):
     """LN-rule: the statistics are constants, the rest is LRP-ε (Ali et al. 2022; AttnLRP uses the same).
 
+    When to use: layer, group and RMS norms; the default there.
+
     Args:
         epsilon: the ε of the linear rest; 0 by default.
     """

@@ -32,7 +32,10 @@ AVERAGE_OF: dict[Any, Callable[..., Tensor]] = {
 
 @dataclass(frozen=True)
 class WinnerTakeAll(Gradient):
-    """The maximum of a window gets all of its relevance; at ties the one that torch picks."""
+    """The maximum of a window gets all of its relevance; at ties the one that torch picks.
+
+    When to use: max pooling; the default there.
+    """
 
     linear: bool = True
     moves: bool = True
@@ -50,6 +53,8 @@ class WinnerTakeAll(Gradient):
 @dataclass(frozen=True)
 class Proportional(Rule):
     """Max pooling explained like a sum: R_j = a_j / Σ_window a R, every value of the window has its share.
+
+    When to use: max pooling, for smoother maps than those of the winner alone.
 
     Args:
         stabilizer: added to the denominator with its sign.
@@ -133,6 +138,8 @@ class Stabilised(Rule):
 class Norm(Rule):
     """Relevance in proportion to the contributions, with a stabiliser (zennit's ``Norm``): LRP-ε for linear operations,
     a_j / Σ a for sums and pooling, also for max pooling.
+
+    When to use: sums and average pooling whose terms may cancel, and results that shall be those of zennit.
 
     Args:
         stabilizer: added to the denominator with its sign.

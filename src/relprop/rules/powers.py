@@ -25,6 +25,8 @@ class Power(Rule):
 
     An exponent over a constant base has it instead. Whether 0 ** y is zero depends on the values of y, so that it is
     relevance itself that is passed.
+
+    When to use: powers of tensors; the default there.
     """
 
     def carries(self, step: Step, node: Node) -> bool:
@@ -44,7 +46,10 @@ class Power(Rule):
 
 @dataclass(frozen=True)
 class Cumulative(Uniform):
-    """Every output is the product of the values up to its place, each of which gets the same share."""
+    """Every output is the product of the values up to its place, each of which gets the same share.
+
+    When to use: ``cumprod``; the default there.
+    """
 
     def supports(self, step: Step) -> str | None:
         return None if step.node.target is aten.cumprod.default else "it is meant for cumulative products"

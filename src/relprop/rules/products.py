@@ -26,7 +26,10 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Uniform(Gradient):
-    """Every active factor of a product gets the same share (AttnLRP Prop. 3.2 and 3.3: one half each)."""
+    """Every active factor of a product gets the same share (AttnLRP Prop. 3.2 and 3.3: one half each).
+
+    When to use: products of two signals; the default there.
+    """
 
     linear: bool = True
 
@@ -87,6 +90,8 @@ class Uniform(Gradient):
 class Signal(Uniform):
     """All relevance to one factor, the signal; the others only gate it (Arras et al. 2017, "signal-take-all").
 
+    When to use: products of gate and signal, as in recurrent cells and gated layers.
+
     Args:
         position: which argument of the product is the signal, 0 or 1.
 
@@ -117,7 +122,10 @@ class Signal(Uniform):
 
 @dataclass(frozen=True)
 class Quotient(Uniform):
-    """x / y: the divisor is a scale, held constant; all relevance goes to the dividend. If that is a constant, to y."""
+    """x / y: the divisor is a scale, held constant; all relevance goes to the dividend. If that is a constant, to y.
+
+    When to use: divisions by something that depends on the input; the default there.
+    """
 
     def __str__(self) -> str:
         return "Quotient()"

@@ -35,6 +35,8 @@ __all__ = ["Recurrent"]
 class Recurrent(Rule):
     """Relevance through an LSTM, GRU or RNN: layers and cells, any number of layers, both directions.
 
+    When to use: LSTM, GRU and RNN; the default there. ``gates="all"`` is what most papers mean.
+
     Args:
         epsilon: ε of the sums and linear layers; 0 is LRP-0 (Arras et al. take 0.001).
         gates: who takes the relevance of a product of gate and signal. "all": the signal (LRP-all, Arras et al. 2017);

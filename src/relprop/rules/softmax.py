@@ -35,6 +35,8 @@ class Softmax(Gradient):
     """Softmax by its first-order expansion: R_i = x_i (R'_i - s_i Σ_j R'_j) from R' of its output (AttnLRP, Prop. 3.1).
 
     It does not conserve: what is left of the expansion is booked as its remainder.
+
+    When to use: attention that is written out; the default of every softmax inside of a network.
     """
 
     # Nothing is to be done: the message is the plain gradient. With R'_j = s_j c_j, and ∂s_j/∂x_i = s_j (δ_ij - s_i),
@@ -49,7 +51,10 @@ class Softmax(Gradient):
 
 @dataclass(frozen=True)
 class AttnLRP(Gradient):
-    """Fused attention by AttnLRP: softmax by its expansion, both products by halves (Prop. 3.1 and 3.3)."""
+    """Fused attention by AttnLRP: softmax by its expansion, both products by halves (Prop. 3.1 and 3.3).
+
+    When to use: fused attention of transformers; the default there.
+    """
 
     def __str__(self) -> str:
         return "AttnLRP()"
@@ -69,7 +74,10 @@ class AttnLRP(Gradient):
 
 @dataclass(frozen=True)
 class CPLRP(Gradient):
-    """Fused attention by CP-LRP: the attention weights are constants, all relevance goes to the values."""
+    """Fused attention by CP-LRP: the attention weights are constants, all relevance goes to the values.
+
+    When to use: fused attention, when relevance shall keep to what tokens say and not to where the model looks.
+    """
 
     linear: bool = True
 

@@ -25,7 +25,10 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Sum(Rule):
-    """z = x + y: R_x = x/z R, R_y = y/z R, without the division (Bach et al. 2015, Eq. 56)."""
+    """z = x + y: R_x = x/z R, R_y = y/z R, without the division (Bach et al. 2015, Eq. 56).
+
+    When to use: sums and residual connections; the default there. ``Norm`` if branches cancel.
+    """
 
     def form(self, step: Step) -> Form:
         return RELEVANCE if _keeps_all(step) else COEFFICIENT

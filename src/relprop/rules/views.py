@@ -24,7 +24,10 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class View(Rule):
-    """R_in is R_out in the places it came from."""
+    """R_in is R_out in the places it came from.
+
+    When to use: reshaping, slicing and transposing; the default there.
+    """
 
     moves = True
 
