@@ -80,3 +80,17 @@ def test_template_sampled_at_explained_places_is_booked() -> None:
     assert_same(explanation.relevance, x)
     assert set(explanation.ledger.by_kind()) == {"stopped"}
     assert_balanced(explanation)
+
+
+def test_template_sampled_at_explained_places_has_all_of_the_relevance() -> None:
+    """Where nothing else is left, zeros would be no answer."""
+    template, x = torch.rand(1, 1, 3, 3, dtype=torch.float64), torch.rand(1, 6, dtype=torch.float64)
+
+    def sampled(x: Tensor, t: Tensor) -> Tensor:
+        grid = F.affine_grid(x.reshape(-1, 2, 3), (1, 1, 2, 2), align_corners=False)
+        return F.grid_sample(t, grid, align_corners=False).flatten(1)
+
+    for name in ("softmax", "sum"):
+        model = Of(lambda x, t, name=name: getattr(sampled(x, t), name)(1), t=template)
+        with pytest.raises(relprop.TargetError, match="only by way of grid_sampler"):
+            relprop.LRP(model, "lrp0").attribute(x)

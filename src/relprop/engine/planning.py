@@ -13,7 +13,7 @@ from ..composites import default
 from ..errors import CaptureError, RuleError, UnsupportedOperation
 from ..graph.facts import TABLE
 from ..graph.graph import Graph, made_by, module_path, operation, picks, place, source_line
-from ..rules.base import Rule, Step, Stop
+from ..rules.base import Lost, Rule, Step, Stop
 from ..rules.layers import LAYER_KINDS, called
 from ..rules.linear import LRP0
 from ..rules.neurons import LinearRule
@@ -93,7 +93,7 @@ def make_plan(
             raise RuleError(f"rule {rule} does not suit {place(node)}: {complaint}.")
         carried = tuple(n for n in candidates if rule.carries(step, n))
         # where nothing is handed on (an image sampled at places), it is booked
-        return replace(step, rule=rule if carried else Stop(), active=carried)
+        return replace(step, rule=rule if carried or isinstance(rule, Stop) else Lost(), active=carried)
 
     steps, gaps = _reached(graph, roots, active, sources, chosen, step_of)
     if strict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.fx import Node
 from ..errors import RelpropError, SelectionError, TargetError, reason_of
 from ..graph.facts import facts
 from ..graph.graph import Graph, is_float, made_by, picks, place
+from ..rules.base import Lost
 from ..rules.message import Message, divide
 from ..targets import PREDICTED, Target, is_float_tensor, main_output, name_of, shown
 from .hidden import channel_mask, module_outputs
@@ -97,6 +98,7 @@ def seeds_for(
     found = find(shown_as)
     if score.node not in plan.steps and score.node not in plan.sources and not _is_pick(score.node, plan):
         raise TargetError(f"the target does not depend on any input that is explained{_but_for(graph, plan, found)}.")
+    _refuse_lost(plan, [score.node])
     return found, {score.node: Message(score.pulled_back(found.coefficients[score.position], run.values))}
 
 
@@ -108,7 +110,24 @@ def seed_messages(graph: Graph, plan: Plan, found: Seed) -> dict[Node, Message]:
             seeds[node] = seeds[node].plus(Message(c)) if node in seeds else Message(c)
     if not seeds:
         raise TargetError(f"the target does not depend on any input that is explained{_but_for(graph, plan, found)}.")
+    _refuse_lost(plan, seeds)
     return seeds
+
+
+def _refuse_lost(plan: Plan, seeded: Iterable[Node]) -> None:
+    """Raise if all relevance ends where no rule hands it on."""
+    reached = {m for n in seeded for m in (n, made_by(n))}
+    lost = None
+    for node in reversed([*plan.steps]):
+        if node in reached:
+            step = plan.steps[node]
+            reached.update(m for n in step.active for m in (n, made_by(n)))
+            lost = node if isinstance(step.rule, Lost) else lost
+    if lost is not None and reached.isdisjoint(plan.sources):
+        raise TargetError(
+            f"the target depends on what is explained only by way of {place(lost)}, where it says which values are "
+            "taken or how much of them. The values are constants, and all relevance would be theirs."
+        )
 
 
 def _but_for(graph: Graph, plan: Plan, found: Seed) -> str:

@@ -246,6 +246,14 @@ class Stop(Rule):
 
 
 @dataclass(frozen=True)
+class Lost(Stop):
+    """Stop in the place of a rule that has nothing to hand on to: none of the active inputs is one that it serves."""
+
+    def __str__(self) -> str:
+        return str(Stop())
+
+
+@dataclass(frozen=True)
 class Pass(Rule):
     """R_in = R_out: the identity rule (AttnLRP Eq. 9). For operations whose input has the shape of their output.
 
