@@ -8,6 +8,7 @@ from tools.architecture import PICTURE, ROOT, draw, imports, modules, rooms
 
 MAY_USE = {
     "errors": set(),
+    "extra": set(),
     "progress": set(),
     "graph": {"errors"},
     "passes": {"errors", "graph"},
@@ -32,7 +33,7 @@ MAY_USE = {
         "progress",
     },
     "programs": {"errors", "graph", "rules", "capture", "targets", "engine"},
-    "view": {"errors"},
+    "view": {"errors", "extra"},
     "classes": {"errors", "targets"},
     "explanation": {"errors", "engine", "targets", "view"},
     "lrp": {
@@ -52,6 +53,8 @@ MAY_USE = {
         "progress",
     },
     "methods": {"errors", "graph", "engine", "targets", "lrp", "progress"},
+    "captum": {"errors", "composites", "engine", "lrp"},
+    "adapters": {"errors", "extra", "composites", "targets", "engine", "explanation", "view", "lrp"},
     "cli": {"errors", "rules", "composites", "targets", "explanation", "lrp"},
     "__main__": {"cli"},
 }

@@ -33,7 +33,7 @@ class Drawn:
             ValueError: if there is no such sample, input or target.
         """
         several = explanation.several
-        name, relevance, given = _input(explanation, wrt)
+        name, relevance, given = input_of(explanation, wrt)
         relevance = relevance.detach().cpu() if several else relevance.detach().cpu()[None]
         count = len(explanation)
         if relevance.ndim < 2 or given.ndim < 1 or given.shape[0] != count:
@@ -76,8 +76,12 @@ def _called(name: str) -> str:
     return "the input" if name in ("0", "x", "input", "inputs") else name
 
 
-def _input(explanation: Explained, wrt: str | int | None) -> tuple[str, Tensor, Tensor]:
-    """Name, relevance and value of the input to draw."""
+def input_of(explanation: Explained, wrt: str | int | None) -> tuple[str, Tensor, Tensor]:
+    """Name, relevance and value of the input to show.
+
+    Raises:
+        ValueError: if there is none of that name, or no telling which.
+    """
     leaves = zip(
         explanation.plan.input_names,
         pytree.tree_leaves(explanation.relevance),

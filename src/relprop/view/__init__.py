@@ -16,7 +16,7 @@ from relprop.view.save import png, save
 from relprop.view.series import series
 from relprop.view.table import table
 from relprop.view.tokens import tokens_figure, tokens_html
-from relprop.view.words import merged
+from relprop.view.words import merged, spaced
 
 __all__ = [
     "colours_over",
@@ -29,6 +29,7 @@ __all__ = [
     "png",
     "save",
     "series",
+    "spaced",
     "stretch",
     "table",
     "tokens_figure",

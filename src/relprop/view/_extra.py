@@ -1,27 +1,23 @@
-"""The optional dependencies of the views, imported where they are used and nowhere else."""
+"""What draws, imported where it is used and nowhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+
+from relprop.extra import extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@contextmanager
-def image_extra() -> Iterator[None]:
+def image_extra() -> AbstractContextManager[None]:
     """Guard the import of matplotlib or pillow.
 
     Raises:
         ImportError: one of them is missing; the message names the extra that brings both.
     """
-    try:
-        yield
-    except ImportError as error:
-        message = f'drawing relevance needs matplotlib and pillow ({error}); run: pip install "relprop[image]"'
-        raise ImportError(message, name=error.name, path=error.path) from error
+    return extra("image", "drawing relevance needs matplotlib and pillow")
 
 
 def new_figure(**options: Any) -> Figure:

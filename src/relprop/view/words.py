@@ -53,6 +53,13 @@ def merged(
     return words, np.array([numbers[group].sum() for group in groups])
 
 
+def spaced(pieces: Sequence[str]) -> list[str]:
+    """Pieces as they stand in the text: with a space in front of each that starts a word, and without marks."""
+    if any(piece.startswith(_STARTS) for piece in pieces):
+        return [p.replace("\u0120", " ").replace("\u2581", " ").replace("\u010a", "\n") for p in pieces]
+    return [p.removeprefix(_CONTINUES) if p.startswith(_CONTINUES) else f" {p}" for p in pieces]
+
+
 def _spelt(pieces: list[str], special: Collection[str], spell: Callable[[list[str]], str] | None, marked: bool) -> str:
     if pieces[0] in special:
         return pieces[0] + (f" × {len(pieces)}" if len(pieces) > 1 else "") + " "
