@@ -45,7 +45,9 @@ def _is_vector(b: Tensor | None, size: int) -> bool:
 
 def channels_last(a: Tensor) -> Tensor:
     """An image, or a kernel for images, as a convolution takes it fastest."""
-    return a.contiguous(memory_format=torch.channels_last) if a.ndim == 4 and suits(a) else a
+    if a.ndim != 4 or a.is_contiguous(memory_format=torch.channels_last) or not suits(a):
+        return a
+    return a.contiguous(memory_format=torch.channels_last)
 
 
 def convolution(a: Tensor, w: Tensor, b: Tensor | None, *options: Any) -> Tensor:

@@ -49,6 +49,9 @@ class Identity(Rule):
             return {step.node}
         return {step.active[0]} if facts(step.node).ratio else {step.node, step.active[0]}
 
+    def look_up(self, step: Step) -> tuple[float, float]:
+        return _at_zero(step.node)
+
     def forward(self, call: Call) -> Any:
         in_place = facts(call.node).in_place
         if in_place is not None and call.context.may_overwrite(call.active[0]):
@@ -58,7 +61,7 @@ class Identity(Rule):
     def backward(self, call: Call, message: Message) -> Messages:
         if message.c is None:
             return [message]
-        if not vanishes_at_zero(call.node):
+        if call.step.known[0] != 0:
             return [Message(r=message.relevance(call.output))]
         return [Message(self._ratio(call, message.c), message.r)]
 
@@ -72,7 +75,7 @@ class Identity(Rule):
             return c * torch.sgn(x)  # |z| is homogeneous: gradient x input is exact
         if known.ratio is not None:
             return c * known.ratio(x, *list(arguments(call.node).values())[1:])
-        return c * torch.where(x == 0, limit_at_zero(call.node), call.output / torch.where(x == 0, 1, x))
+        return c * torch.where(x == 0, call.step.known[1], call.output / torch.where(x == 0, 1, x))
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,8 @@ def vanishes_at_zero(node: Node) -> bool:
     return _at_zero(node)[0] == 0
 
 
-def limit_at_zero(node: Node) -> float:
-    """The limit of f(x)/x at zero, which is f'(0); zero where it is not finite."""
-    return _at_zero(node)[1]
-
-
 def _at_zero(node: Node) -> tuple[float, float]:
+    """f(0), and the limit of f(x)/x at zero, which is f'(0); zero where it is not finite."""
     given = arguments(node)
     x, *others = (name for name, value in given.items() if isinstance(value, Node))
     if others:

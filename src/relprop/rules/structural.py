@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..graph.arguments import argument
+from ..graph.arguments import argument, arguments
 from ..graph.facts import ANY, KEEPS, NONNEGATIVE, Sign
 from ..graph.ops import as_real, bagged, spread
 from .base import Call, Step
@@ -40,6 +41,38 @@ class Segments(Reduction):
 
     def rest(self, call: Call) -> str | None:
         return None if argument(call.node, "initial") is None else "constant"
+
+
+@dataclass(frozen=True)
+class Total(Gradient):
+    """Sums and means over dimensions: every value gets what the sum gets, of a mean its part.
+
+    That is their vector-Jacobian product, written out: autograd's bookkeeping would take longer.
+    """
+
+    linear: bool = True
+
+    def forward(self, call: Call) -> Any:
+        return call.run() if argument(call.node, "dtype") is None else super().forward(call)
+
+    def _pull_back(self, call: Call, gradients: dict[int, Tensor | None], again: bool = False) -> dict[Node, Tensor]:
+        (c,) = gradients.values()
+        if c is None:
+            return {}
+        if argument(call.node, "dtype") is not None:
+            return super()._pull_back(call, gradients, again)
+        (x,) = call.active
+        shape = call.shape(x)
+        given: dict[str, Any] = arguments(call.node)
+        dims = {d % len(shape) for d in given.get("dim") or range(len(shape))} if shape else set()
+        if not given.get("keepdim"):
+            c = c.reshape([1 if d in dims else n for d, n in enumerate(shape)])
+        if call.node.target in MEANS:
+            c = c / max(1, math.prod(shape[d] for d in dims))
+        return {x: c.expand(shape)}
+
+
+MEANS = (aten.mean.default, aten.mean.dim)
 
 
 @dataclass(frozen=True)
@@ -166,13 +199,10 @@ register(
 )  # of a table that is explained: else it is a source
 register("structural", Reduction(), aten.scatter_reduce.two, aten.index_reduce.default, fresh=True, sign=KEEPS)
 register("structural", Segments(), aten.segment_reduce.default, fresh=True)  # of nothing it is -inf
+register("structural", Total(), *MEANS, aten.sum.default, aten.sum.dim_IntList, fresh=True, sign=KEEPS)
 register(
     "structural",
     LINEAR,
-    aten.mean.dim,
-    aten.mean.default,
-    aten.sum.default,
-    aten.sum.dim_IntList,
     aten.nansum.default,
     aten.cumsum.default,
     aten.col2im.default,
