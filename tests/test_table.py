@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
+import relprop.lrp  # noqa: F401 (rules and passes describe what they know)
 from relprop.engine.nonnegative import is_nonnegative
 from relprop.graph import ops
 from relprop.graph.arguments import arguments, signature

@@ -188,9 +188,12 @@ class RealRule(LinearRule):
     """A rule that asks for the signs of numbers, or for bounds."""
 
     def supports(self, step: Step) -> str | None:
-        if step.node.meta["val"].dtype.is_complex:
-            return "complex numbers have no sign and no bounds; Epsilon and LRP0 are defined for them"
-        return super().supports(step)
+        if (complaint := super().supports(step)) is not None:
+            return complaint
+        is_complex = step.node.meta["val"].dtype.is_complex
+        return (
+            "complex numbers have no sign and no bounds; Epsilon and LRP0 are defined for them" if is_complex else None
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
