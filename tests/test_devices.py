@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import backend_registration
 
 import relprop
+import relprop.lrp
 
 warnings.simplefilter("ignore")
 backend_registration._setup_privateuseone_for_python_backend("elsewhere")

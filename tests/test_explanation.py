@@ -230,7 +230,7 @@ def test_what_cannot_be_drawn(image, text, two_targets):
         text.figure(0, torch.rand(3, 8, 8))
     with pytest.raises(ValueError, match=r"a text is \[T\]"):
         image.html()
-    with pytest.raises(ValueError, match="for 2 tokens"):
+    with pytest.raises(ValueError, match="2 tokens for 3 positions"):
         text.figure(tokens=["a", "b"])
     series = relprop.LRP(nn.Linear(6, 2)).explain(torch.randn(2, 6))
     with pytest.raises(ValueError, match="pass tokens="):

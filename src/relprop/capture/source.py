@@ -152,13 +152,16 @@ class Source:
         return self._recorded(args, kwargs, f"cannot be exported ({reason_of(failures[-1])})")
 
     def _known_outputs(self, reach: Reach, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
-        """The model; or what returns its tensors alone, if it also returns objects that torch.export does not know."""
+        """The model, if torch.export knows all that it returns; else what returns its tensors alone.
+
+        So it is, too, if the model itself does not run: in a graph it may (Mixtral's products in double precision).
+        """
         assert self.model is not None
         written = [name for name, _ in self.model.named_parameters()]  # any of them: nothing has been captured yet
-        with suppress(Exception), forked(self.model):  # what cannot run is told elsewhere
-            if not is_known(outputs_of(self.model, reach, args, kwargs, written, known=False)):
-                return TensorsOnly(self.model)
-        return self.model
+        with suppress(Exception), forked(self.model):
+            if is_known(outputs_of(self.model, reach, args, kwargs, written, known=False)):
+                return self.model
+        return TensorsOnly(self.model)
 
     def _recorded(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], why: str, runnable: nn.Module | None = None

@@ -9,7 +9,6 @@ Where inputs may be negative, twice z⁺ is Σ |z_jk| + z, and half of s⁺ and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -139,14 +138,8 @@ def damped(c: Tensor, z: Tensor, ε: float | Tensor, nonnegative: bool) -> Tenso
         share = size + ε
         return torch.div(size, share, out=share).mul_(c)
     # c / (1 + ε / |z|) needs no second tensor
-    torch.div(dividend(ε, z.dtype), size, out=size)
+    torch.div(torch.tensor(ε, dtype=z.dtype), size, out=size)
     return torch.div(c, size.add_(1), out=size)
-
-
-@cache
-def dividend(ε: float, dtype: torch.dtype) -> Tensor:
-    """A number as torch.div takes it above the line; making it anew costs as much as dividing a small tensor."""
-    return torch.tensor(ε, dtype=dtype)
 
 
 def four_steps(rule: Gamma | ZPlus, n: Neurons) -> Message:
