@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         TargetError,
         UnsupportedOperation,
     )
-    from .explanation import load
+    from .explanation import load, verify
     from .explanation.explanation import Explanation, report
     from .lrp import LRP
     from .methods.bilrp import bilrp
@@ -51,6 +51,7 @@ __all__ = [
     "rules",
     "select",
     "targets",
+    "verify",
 ]
 
 _HOMES = {
@@ -58,7 +59,7 @@ _HOMES = {
     "engine.ledger": "Ledger",
     "errors": "CaptureError FileError InputError RelevanceWarning RelpropError RuleError SelectionError TargetError "
     "UnsupportedOperation",
-    "explanation": "load",
+    "explanation": "load verify",
     "explanation.explanation": "Explanation report",
     "lrp": "LRP",
     "methods.bilrp": "bilrp",

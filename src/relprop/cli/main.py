@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": "Show which rule every operation gets, before anything runs.",
     "check": "Look for operations that have no rule.",
     "doctor": "Tell what is installed, and what is missing.",
+    "verify": "Compare the digests of a report or stored explanation with what is in it.",
     "rule": "Tell what a rule or composite computes, where it is from, and when to use it.",
 }
 """Every command is a function of that name in a file of that name in commands/."""

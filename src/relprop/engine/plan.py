@@ -9,10 +9,11 @@ from typing import Any
 from torch.fx import Node
 
 from ..composite import Composite
-from ..graph.graph import Graph, describe, module_path, operation, shape_of, source_line
+from ..graph.graph import READING, Graph, describe, module_path, operation, shape_of, source_line
 from ..graph.ops import ONE_DIMENSIONAL
 from ..rules.base import Rule, Step
 from ..scope import Scope
+from .digest import digest
 from .lookups import explained
 from .schedule import Schedule
 
@@ -67,7 +68,13 @@ class Plan:
         return self
 
     def __reduce__(self) -> Any:
-        return PrintedPlan, (str(self), self.input_names, self.convolved, self.table_rows)
+        return PrintedPlan, (str(self), self.input_names, self.convolved, self.table_rows, self.model_digest)
+
+    @property
+    def model_digest(self) -> str:
+        """SHA-256 of the parameters and buffers that the model reads, by name, as they are now."""
+        with READING:
+            return digest({name: self.graph.lookup(name) for name in sorted(set(self.graph.parameters.values()))})
 
     @property
     def title(self) -> str:
@@ -109,6 +116,7 @@ class PrintedPlan:
     input_names: list[str]
     convolved: set[str]
     table_rows: dict[str, int]
+    model_digest: str = ""
 
     @property
     def title(self) -> str:

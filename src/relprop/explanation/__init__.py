@@ -4,7 +4,8 @@ What is drawn is chosen here; how it is drawn is the matter of :mod:`relprop.vie
 """
 
 from .explanation import Explanation, report
+from .verification import Finding, verify
 
 load = Explanation.load
 
-__all__ = ["Explanation", "load", "report"]
+__all__ = ["Explanation", "Finding", "load", "report", "verify"]

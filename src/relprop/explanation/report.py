@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
+import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor
 
 from .. import view
@@ -22,6 +21,7 @@ from .drawn import Drawn, photo_of, words_of
 from .explained import Explained
 from .facts import accounts, guesses, percent, share_of
 from .sanity import checks_of
+from .verification import SEAL, record_of, sealed
 
 MOST = 32
 """No more samples in one file."""
@@ -55,17 +55,20 @@ def write_report(
         raise ValueError(f"a report is of 1 to {MOST} samples, not of {len(samples)}")
     path = Path(path)
     choice = Choice(image, tokens, wrt, crop)
-    sheets = [_sheet(explanation, i, draw, choice) for explanation, i in samples]
+    plans = {id(explanation.plan): explanation.plan for explanation, _ in samples}
+    models = {key: plan.model_digest for key, plan in plans.items()}
+    records = [record_of(e[i], i, models[id(e.plan)]) for e, i in samples]
+    sheets = [_sheet(e, i, draw, choice, record) for (e, i), record in zip(samples, records, strict=True)]
     title = title or (f"Explanation: {sheets[0].title}" if len(sheets) == 1 else f"{len(sheets)} explanations")
-    text = page(sheets, title, _versions())
-    path.write_text(text, encoding="utf-8")
+    text = sealed(page(sheets, title, _versions(), json.dumps(records), SEAL))
+    path.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 
-def _sheet(explanation: Explained, sample: int, draw: Draw, choice: Choice) -> Sheet:
+def _sheet(explanation: Explained, sample: int, draw: Draw, choice: Choice, record: dict[str, Any]) -> Sheet:
     parts = explanation.parts
     names = [part.name(sample) for part in parts]
-    sheet = Sheet(", ".join(names), plan=str(explanation.plan), recipe=_recipe(explanation, sample))
+    sheet = Sheet(", ".join(names), plan=str(explanation.plan), recipe=_recipe(record))
     sheet.facts = [
         ("explained", "; ".join(f"{n}: {float(p.value[sample]):.4g}" for n, p in zip(names, parts, strict=True))),
         ("reached the input", "; ".join(share_of(p.ledger, sample) or "nothing to share" for p in parts)),
@@ -116,32 +119,21 @@ def _draw(sheet: Sheet, explanation: Explained, sample: int, draw: Draw, choice:
         sheet.maps = [picture_map(view.png(f), title) for f, title in zip(figures, titles, strict=True)]
 
 
-def _recipe(explanation: Explained, sample: int) -> str:
+def _recipe(record: dict[str, Any]) -> str:
     """What to type, and what to compare with."""
-    targets = "; ".join(part.name(sample) for part in explanation.parts)
+    told = record["digests"]
     lines = [
         "lrp = relprop.LRP(model, composite, bias=bias)",
-        f"explanation = lrp.explain(inputs, target)  # of sample {sample}",
+        f"explanation = lrp.explain(inputs, target)  # of sample {record['sample']}",
         "",
-        f"rules       {explanation.plan.title}",
-        f"target      {targets}",
-        f"inputs      sha256 {_digest(explanation.inputs)}",
-        f"relevance   sha256 {_digest(explanation.relevance)}",
-        f"plan        sha256 {hashlib.sha256(str(explanation.plan).encode()).hexdigest()[:16]}",
+        f"rules       {record['rules']}",
+        f"target      {'; '.join(record['targets'])}",
+        *(f"{name:<11} sha256 {told[name] or '(not known)'}" for name in ("model", "plan", "inputs", "relevance")),
         *(f"{name:<11} {version}" for name, version in _versions()),
         "",
-        "Digests are of the bytes of all samples, 16 digits. Another processor may round relevance otherwise.",
+        "relprop.verify compares the digests, of this sample. Another processor may round relevance otherwise.",
     ]
     return "\n".join(lines)
-
-
-def _digest(tensors: Any) -> str:
-    found = hashlib.sha256()
-    for x in pytree.tree_leaves(tensors):
-        if isinstance(x, Tensor):
-            found.update(f"{x.dtype}{list(x.shape)}".encode())
-            found.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 def _versions() -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from ..engine.ledger import Ledger
 from ..engine.plan import PrintedPlan
 from ..errors import FileError
 from ..targets import name_of
+from .digests import digests_of, written
 from .explained import Explained
 
 
@@ -23,13 +24,15 @@ def content_of(explanation: Explained) -> dict[str, Any]:
         **{f.name: getattr(explanation, f.name) for f in fields(explanation) if f.name not in apart},
         "target": pytree.tree_map(lambda t: name_of(t) if callable(t) else t, explanation.target),
         "several": explanation.several,
-        "ledgers": [_written(book) for book in explanation.ledgers],
+        "ledgers": [written(book) for book in explanation.ledgers],
         "plan": {
             "text": str(plan),
             "input_names": list(plan.input_names),
             "convolved": sorted(plan.convolved),
             "table_rows": dict(plan.table_rows),
+            "model_digest": plan.model_digest,
         },
+        "digests": digests_of(explanation),
     }
 
 
@@ -40,7 +43,7 @@ def fields_of(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         FileError: if something is missing or of another kind; ``where`` names the file.
     """
     try:
-        rest = {name: value for name, value in content.items() if name not in ("plan", "ledgers", "several")}
+        rest = {name: value for name, value in content.items() if name not in ("plan", "ledgers", "several", "digests")}
         plan = PrintedPlan(**{**content["plan"], "convolved": set(content["plan"]["convolved"])})
         ledgers = [_read(book) for book in content["ledgers"]]
         found = {**rest, "plan": plan, "ledger": ledgers if content["several"] else ledgers[0]}
@@ -52,16 +55,6 @@ def fields_of(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         return found
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise FileError(f"{where!r} lacks what an explanation has ({type(error).__name__}: {error})") from error
-
-
-def _written(book: Ledger) -> dict[str, Any]:
-    return {
-        "seed": book.seed,
-        "inputs": book.inputs,
-        "sinks": [[reason, node, amount] for (reason, node), amount in book.sinks.items()],
-        "shared": sorted(book.shared),
-        "start": book.start,
-    }
 
 
 def _read(book: Mapping[str, Any]) -> Ledger:

@@ -12,13 +12,21 @@ from relprop.view.page.sheet import Sheet
 HERE = Path(__file__).parent
 
 
-def page(sheets: Sequence[Sheet], title: str, versions: Sequence[tuple[str, str]] = ()) -> str:
+def page(
+    sheets: Sequence[Sheet],
+    title: str,
+    versions: Sequence[tuple[str, str]] = (),
+    record: str = "",
+    seal: str = "",
+) -> str:
     """A whole page in HTML.
 
     Args:
         sheets: one per sample.
         title: of the page.
         versions: name and version of what made it.
+        record: for programs, what the page is about.
+        seal: for programs, a place for the digest of the page.
 
     Raises:
         ImportError: the extra `relprop[report]` is not installed.
@@ -43,7 +51,14 @@ def page(sheets: Sequence[Sheet], title: str, versions: Sequence[tuple[str, str]
     template = environment.get_template("report.html.jinja")
     # Both are files of this folder and colours in hexadecimal: nothing in them comes from a user.
     return template.render(
-        sheets=sheets, title=title, versions=versions, policy=policy, style=Markup(style), script=Markup(script)
+        sheets=sheets,
+        title=title,
+        versions=versions,
+        policy=policy,
+        style=Markup(style),
+        script=Markup(script),
+        record=record,
+        seal=seal,
     )
 
 
