@@ -55,6 +55,10 @@ MAY_USE = {
     "methods": {"errors", "graph", "engine", "targets", "lrp", "progress"},
     "captum": {"errors", "composites", "engine", "lrp"},
     "adapters": {"errors", "extra", "composites", "targets", "engine", "explanation", "view", "lrp"},
+    "evaluation": {
+        *("errors", "extra", "composites", "targets", "engine", "explanation", "view", "lrp"),
+        "progress",
+    },
     "cli": {"errors", "rules", "composites", "targets", "explanation", "lrp"},
     "__main__": {"cli"},
 }

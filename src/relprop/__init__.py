@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         TargetError,
         UnsupportedOperation,
     )
+    from .evaluation.result import Evaluation
+    from .evaluation.run import evaluate
     from .explanation import load, verify
     from .explanation.explanation import Explanation, report
     from .lrp import LRP
@@ -31,6 +33,7 @@ __all__ = [
     "LRP",
     "CaptureError",
     "Composite",
+    "Evaluation",
     "Explanation",
     "FileError",
     "InputError",
@@ -45,6 +48,7 @@ __all__ = [
     "UnsupportedOperation",
     "bilrp",
     "composites",
+    "evaluate",
     "load",
     "report",
     "rule_for",
@@ -59,6 +63,8 @@ _HOMES = {
     "engine.ledger": "Ledger",
     "errors": "CaptureError FileError InputError RelevanceWarning RelpropError RuleError SelectionError TargetError "
     "UnsupportedOperation",
+    "evaluation.result": "Evaluation",
+    "evaluation.run": "evaluate",
     "explanation": "load verify",
     "explanation.explanation": "Explanation report",
     "lrp": "LRP",

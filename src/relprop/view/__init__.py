@@ -9,6 +9,7 @@ the colours and both signs have the same scale, so that the sign of a colour is 
     view.save("cat.png", fig)
 """
 
+from relprop.view._extra import new_figure
 from relprop.view.arrays import stretch
 from relprop.view.image import figure, heatmap, overlay
 from relprop.view.photo import colours_over, is_dark, picture
@@ -24,6 +25,7 @@ __all__ = [
     "heatmap",
     "is_dark",
     "merged",
+    "new_figure",
     "overlay",
     "picture",
     "png",
