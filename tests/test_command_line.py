@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import io
 import os
@@ -34,7 +35,8 @@ def shell(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield Shell(tmp_path, capsys)
-    sys.modules.pop("typed_models", None)
+    for name in ("typed_models", "net"):
+        sys.modules.pop(name, None)
 
 
 def model_of(shell, name="picture"):
@@ -137,6 +139,103 @@ def test_an_exported_program_is_explained(shell):
     told = shell.json("explain", "model.pt2", path)
     expected = relprop.LRP(model_of(shell)).explain(torch.from_numpy(pixels_of(path)))
     assert told["explanations"][0]["targets"][0]["value"] == pytest.approx(float(expected.value), rel=1e-6)
+
+
+def test_each_sample_of_a_report_has_its_own_picture(shell):
+    from PIL import Image
+
+    shell.module()
+    for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+        Image.new("RGB", (8, 8), colour).save(f"{name}.png")
+    assert shell("explain", "typed_models:picture", "red.png", "blue.png", "--out", "two.html")[0] == 0
+    shown = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="The input', Path("two.html").read_text())
+    pixels = [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).mean((0, 1)) for data in shown]
+    np.testing.assert_allclose(pixels, [[255, 0, 0], [0, 0, 255]], atol=3)
+
+
+def test_samples_of_other_shapes_do_not_go_into_one_file(shell):
+    shell.module()
+    paths = shell.picture("a.png"), shell.picture("b.png", (9, 9))
+    code, message = shell.error("explain", "typed_models:picture", *paths, "--out", "both.npz")
+    assert (code, "2 shapes" in message) == (2, True)
+
+
+# -- compare, report, export, bench, verify ---------------------------------------------------------------------------
+
+
+def test_compare_measures_each_map(shell):
+    shell.module()
+    path = shell.picture()
+    words = (
+        "compare",
+        "typed_models:picture",
+        path,
+        "--composite",
+        "lrp0",
+        "--composite",
+        "epsilon_plus",
+        "--target",
+        1,
+    )
+    told = shell.json(*words, "--target", 2, "--out", "all.png")
+    x, found = torch.from_numpy(pixels_of(path)), []
+    for composite in ("lrp0", "epsilon_plus"):
+        e = relprop.LRP(model_of(shell), composite).explain(x, target=[1, 2])
+        found += [(composite, book, relevance.double()) for book, relevance in zip(e.ledger, e.relevance, strict=True)]
+    first = found[0][2].flatten()
+    assert [one["composite"] for one in told["maps"]] == ["lrp0", "lrp0", "epsilon_plus", "epsilon_plus"]
+    for one, (_, book, relevance) in zip(told["maps"], found, strict=True):
+        seed = float(book.seed)
+        assert one["share"] == pytest.approx(float(relevance.sum()) / seed, rel=1e-4)
+        assert one["growth"] == pytest.approx(float(relevance.abs().sum()) / abs(seed), rel=1e-4)
+        cosine = float(torch.cosine_similarity(first, relevance.flatten(), 0))
+        assert one["similarity"] == pytest.approx(cosine, abs=1e-5)
+    assert (shell.folder / "all.png").stat().st_size > 5000
+    assert "cosine" in shell("compare", "typed_models:picture", path, "--out", "all.html")[1]
+    assert Path("all.html").read_text().count("<section>") == 2
+
+
+def test_report_of_stored_explanations(shell):
+    shell.module()
+    for name in "ab":
+        shell("explain", "typed_models:picture", shell.picture(f"{name}.png"), "--out", f"{name}.npz")
+    assert shell("report", "a.npz", "b.npz", "--out", "all.html", "--title", "Two")[:2] == (0, "all.html\n")
+    assert Path("all.html").read_text().count("<section>") == 2
+
+
+def test_export_writes_a_program_that_explains(shell):
+    shell.module()
+    path = shell.picture()
+    told = shell.json("export", "typed_models:picture", path, "--composite", "epsilon", "--out", "explains.pt2")
+    assert told["files"] == ["explains.pt2"]
+    x = torch.from_numpy(pixels_of(path))
+    output, relevance = torch.export.load("explains.pt2").module()(x, torch.tensor([2]))
+    model = model_of(shell)
+    torch.testing.assert_close(output, model(x))
+    torch.testing.assert_close(relevance, relprop.LRP(model, "epsilon").attribute(x, 2))
+
+
+def test_bench_measures_the_model_its_gradient_and_relevance(shell):
+    shell.module()
+    told = shell.json("bench", "typed_models:picture", shell.picture(), "--repeat", 2, "--batch", 3)
+    assert list(told["median_s"]) == ["model", "gradient", "relevance", "relevance with ledger"]
+    assert all(0 < seconds < 5 for seconds in told["median_s"].values())
+
+
+def test_verify_tells_by_its_exit_code(shell):
+    shell.module()
+    path = shell.picture()
+    shell("explain", "typed_models:picture", path, "--target", 1, "--out", "a.html")
+    assert shell("verify", "a.html")[0] == 0
+    same = ("verify", "a.html", "typed_models:picture", path, "--target", 1)
+    told = shell.json(*same)
+    assert {f["what"] for f in told["findings"]} >= {"page", "plan", "model, explained again", "value, explained again"}
+    code, out, _ = shell(*same, "--composite", "epsilon_plus")
+    assert code == 1
+    assert "DIFFERS" in out
+    page = Path("a.html")
+    page.write_text(page.read_text().replace("class 1", "class 2").replace("target 1", "target 2"))
+    assert shell("verify", "a.html")[0] == 1
 
 
 # -- plan, check, rule, doctor ----------------------------------------------------------------------------------------
@@ -266,6 +365,8 @@ def test_every_command_of_the_page_runs(shell):
     page = (Path(__file__).parents[1] / "docs" / "command_line.md").read_text(encoding="utf-8")
     commands = [shlex.split(line) for line in re.findall(r"^\$ relprop (.*)$", page, re.MULTILINE)]
     assert {words[0] for words in commands} >= set(COMMANDS)
+    (code,) = re.findall(r"^```python\n# net.py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    shell.module("net", code)
     for words in commands:
         code, _, err = shell(*words)
         assert code == 0, f"{shlex.join(words)}: {err}"

@@ -17,6 +17,10 @@ COMMANDS = {
     "plan": "Show which rule every operation gets, before anything runs.",
     "check": "Look for operations that have no rule.",
     "doctor": "Tell what is installed, and what is missing.",
+    "compare": "Explain one sample by several composites or targets, side by side.",
+    "report": "Make one report of stored explanations.",
+    "export": "Save the explanation as a program of its own.",
+    "bench": "Measure how long an explanation takes on this machine.",
     "verify": "Compare the digests of a report or stored explanation with what is in it.",
     "rule": "Tell what a rule or composite computes, where it is from, and when to use it.",
 }

@@ -51,8 +51,8 @@ class Destination:
             raise Usage(f"--out {str(out)!r} is one file: give a folder for --format, or leave that out")
         if is_folder and out.exists() and not out.is_dir():
             raise Usage(f"--out {str(out)!r} is a file, and has no suffix that names a format")
-        if not is_folder and not out.parent.is_dir():
-            raise Usage(f"--out {str(out)!r}: there is no folder {str(out.parent)!r}")
+        if not is_folder:
+            check_folder(out)
         _check_writable(out)
         if is_folder:
             out.mkdir(parents=True, exist_ok=True)
@@ -61,9 +61,9 @@ class Destination:
     def save(self, explanation: Explanation, group: Sequence[Sample], model: Model, wrt: str | None) -> list[Path]:
         """Write the explanation of a group of samples, and return the paths."""
         if not self.is_folder:
-            return [_written(explanation, 0, group[0], self.path, model, wrt)]
+            return [_written(explanation, group, self.path, model, wrt)]
         return [
-            _written(explanation[i], 0, sample, self.path / f"{_plain(sample.stem)}{suffix}", model, wrt)
+            _written(explanation[i], [sample], self.path / f"{_plain(sample.stem)}{suffix}", model, wrt)
             for i, sample in enumerate(group)
             for suffix in self.suffixes
         ]
@@ -77,7 +77,7 @@ class Destination:
             raise Usage(f"{count} samples do not go into one picture: --out DIR, or .html, or {', '.join(DATA)}")
 
 
-def _written(explanation: Any, sample: int, shown: Sample, path: Path, model: Model, wrt: str | None) -> Path:
+def _written(explanation: Any, shown: Sequence[Sample], path: Path, model: Model, wrt: str | None) -> Path:
     if path.suffix.lower() in DATA:
         written: Path = explanation.save(path)
         return written
@@ -89,11 +89,24 @@ def _written(explanation: Any, sample: int, shown: Sample, path: Path, model: Mo
     if path.suffix.lower() in PAGES:
         from relprop.explanation import report
 
-        return report(explanation, path, image=shown.picture, **options)
-    if shown.names is not None:
-        options["names"] = list(shown.names)
-    written = explanation.save(path, sample, shown.picture, **options)
+        pictures = [sample.picture for sample in shown]
+        return report(explanation, path, image=pictures if any(p is not None for p in pictures) else None, **options)
+    if shown[0].names is not None:
+        options["names"] = list(shown[0].names)
+    written = explanation.save(path, 0, shown[0].picture, **options)
     return written
+
+
+def check_folder(out: Path) -> None:
+    """Whether there is a folder for a file, in which it can be written.
+
+    Raises:
+        Usage: if there is none.
+        Failure: if it cannot be written in.
+    """
+    if not out.parent.is_dir():
+        raise Usage(f"--out {str(out)!r}: there is no folder {str(out.parent)!r}")
+    _check_writable(out)
 
 
 def _check_writable(out: Path) -> None:

@@ -254,7 +254,8 @@ def report(
         explanations: one or several; ``explanation[i]`` is one sample of it.
         path: of the file, such as "report.html".
         title: of the page.
-        image, tokens, wrt, crop: as in :meth:`Explanation.figure`, for all samples.
+        image: as in :meth:`Explanation.figure`, for all samples; or a list of one for each.
+        tokens, wrt, crop: as in :meth:`Explanation.figure`, for all samples.
 
     Returns:
         The path.

@@ -54,11 +54,15 @@ def write_report(
     if not 0 < len(samples) <= MOST:
         raise ValueError(f"a report is of 1 to {MOST} samples, not of {len(samples)}")
     path = Path(path)
-    choice = Choice(image, tokens, wrt, crop)
+    images = image if isinstance(image, list) else [image] * len(samples)
+    if len(images) != len(samples):
+        raise ValueError(f"image= are {len(images)} photos for {len(samples)} samples; one for each, or one for all")
+    choices = [Choice(one, tokens, wrt, crop) for one in images]
     plans = {id(explanation.plan): explanation.plan for explanation, _ in samples}
     models = {key: plan.model_digest for key, plan in plans.items()}
     records = [record_of(e[i], i, models[id(e.plan)]) for e, i in samples]
-    sheets = [_sheet(e, i, draw, choice, record) for (e, i), record in zip(samples, records, strict=True)]
+    every = zip(samples, choices, records, strict=True)
+    sheets = [_sheet(e, i, draw, choice, record) for (e, i), choice, record in every]
     title = title or (f"Explanation: {sheets[0].title}" if len(sheets) == 1 else f"{len(sheets)} explanations")
     text = sealed(page(sheets, title, _versions(), json.dumps(records), SEAL))
     path.write_text(text, encoding="utf-8", newline="\n")
