@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import relprop
+from relprop.evaluation import localisation, sanity
 from relprop.evaluation.flipping import area_between, counts_of, flipped, order_of
 from relprop.evaluation.statistics import holm, interval, p_value, resampled
 from relprop.evaluation.units import labels_of, sums
@@ -333,3 +334,110 @@ def test_data_and_modes_that_are_wrong_are_told() -> None:
         relprop.evaluate(relprop.LRP(nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(768, 2))), images(1).float())
     with pytest.raises(ValueError, match="ids"):
         relprop.evaluate(relprop.LRP(Reader()), torch.zeros(2, 3, dtype=torch.long), replacements=["blur"])
+
+
+# -- sanity and localisation ------------------------------------------------------------------------------------------
+
+
+def planted_region(count: int) -> Tensor:
+    mask = torch.zeros(count, 16, 16, dtype=torch.bool)
+    mask[:, 4:8, 8:12] = True
+    return mask
+
+
+def test_localisation_finds_what_was_planted_and_chance_its_share() -> None:
+    lrp, x = relprop.LRP(Linear()), images(20)
+    boxes = torch.tensor([[8, 4, 12, 8]]).expand(20, 4)
+    options = {"composites": ["lrp0"], "sanity": [], "unit": "pixel", "steps": 2, "replacements": ["mean"]}
+    found = relprop.evaluate(lrp, x, 0, regions=planted_region(20), progress=False, **options)
+    by_boxes = relprop.evaluate(lrp, x, 0, regions=boxes, progress=False, **options)
+    assert by_boxes.found == found.found
+    own, chance = found.checks("lrp0"), found.checks("random")
+    assert own["mass"] > 0.9
+    assert own["rank"] == own["pointing"] == 1.0
+    for name in ("mass", "rank", "pointing"):
+        assert abs(chance[name] - 1 / 16) < 0.1
+    relevance, mask = lrp.attribute(x, 0).sum(1)[0], planted_region(1)[0]
+    positive = relevance.clamp(min=0)
+    assert found.found["lrp0"][0]["mass"] == pytest.approx(float((positive * mask).sum() / positive.sum()))
+
+
+def test_the_map_of_the_other_class_is_its_opposite_and_the_centre_is_blind() -> None:
+    options = {**SMALL, "composites": ["lrp0"], "baselines": ["centre"], "sanity": ["alike", "randomised", "smooth"]}
+    found = relprop.evaluate(relprop.LRP(Linear()), images(3), 0, **options)
+    assert found.checks("lrp0")["alike"] < -0.99
+    assert found.checks("centre")["alike"] == pytest.approx(1)
+    assert found.checks("lrp0")["randomised"] > 1  # the map was a patch, and is noise
+    assert found.checks("centre")["randomised"] == 0
+    assert abs(found.checks("lrp0")["smooth"]) < 0.7
+    assert found.checks("centre")["smooth"] == pytest.approx(1)
+
+
+def test_entropy_and_likeness_are_their_definitions() -> None:
+    r = torch.randn(200, generator=torch.Generator().manual_seed(0)).double()
+    counts, _ = np.histogram(r.abs().numpy(), bins=100)
+    assert sanity.entropy(r) == pytest.approx(scipy.stats.entropy(counts))
+    other = (r + torch.randn(200, generator=torch.Generator().manual_seed(1))).round()
+    expected = scipy.stats.spearmanr(r.round().abs(), other.abs()).statistic
+    assert sanity.rank_likeness(r.round(), other) == pytest.approx(expected)
+
+
+def test_random_parameters_are_a_copy_s() -> None:
+    model = convolutional()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    other = sanity.randomised(model, 0)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not any(torch.equal(before[name], value) for name, value in other.state_dict().items())
+    again = sanity.randomised(model, 0).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in other.state_dict().items())
+
+
+def test_quantus_means_the_same() -> None:
+    reason = "Quantus is heavy, and not in the extra test; pip install quantus to run this"
+    metrics = pytest.importorskip("quantus.metrics", reason=reason)
+    from quantus.functions.complexity_func import discrete_entropy
+
+    r, mask = torch.rand(3, 1, 16, 16).double(), planted_region(3)[:, None]
+    r[0, 0, 5, 9] = 2
+    data = {"model": None, "x_batch": r.numpy(), "y_batch": None, "a_batch": r.numpy(), "s_batch": mask.numpy()}
+    options = {"abs": False, "normalise": False, "disable_warnings": True}
+    for name, own in (
+        ("RelevanceMassAccuracy", localisation.mass),
+        ("RelevanceRankAccuracy", localisation.rank),
+        ("PointingGame", localisation.pointing),
+    ):
+        expected = getattr(metrics, name)(**options)(**data)
+        assert np.allclose([own(a[0], m[0]) for a, m in zip(r, mask, strict=True)], np.asarray(expected, float))
+    assert sanity.entropy(r[0]) == pytest.approx(discrete_entropy(r[0].numpy(), None), abs=1e-6)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 5)).eval().requires_grad_(False)
+    x = torch.rand(2, 1, 16, 16)  # one channel: to Quantus every value is a feature of its own
+    lrp = relprop.LRP(model, "epsilon")
+    relevance = lrp.attribute(x, 1)
+    flipping = metrics.PixelFlipping(features_in_step=16, perturb_baseline="black", **options)
+    data = {"model": model, "x_batch": x.numpy(), "y_batch": np.array([1, 1]), "a_batch": relevance.numpy()}
+    curves = flipping(**data, device="cpu", softmax=False)
+    black = {"unit": "pixel", "steps": 16, "replacements": [("black", lambda x, g: x.min())], "sanity": []}
+    found = relprop.evaluate(lrp, x, 1, composites=["epsilon"], progress=False, **black)
+    for i in range(2):
+        assert np.allclose(found.curves("epsilon", "black", i)[0, 1:], curves[i], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"regions": torch.zeros(2, 16, 16)}, r"samples \[0, 1\] are empty"),
+        ({"regions": torch.ones(2, 5)}, r"masks are \[2, 16, 16\], or boxes \[2, 4\]"),
+        ({"sanity": ["classic"]}, "and not 'classic'"),
+    ],
+)
+def test_wrong_regions_and_checks_are_told(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        relprop.evaluate(relprop.LRP(convolutional()), images(2), progress=False, **options)
+
+
+def test_a_program_has_no_parameters_to_draw() -> None:
+    program = torch.export.export(convolutional(), (images(2),), dynamic_shapes=({0: torch.export.Dim("b")},))
+    lrp = relprop.LRP(program)
+    assert set(relprop.evaluate(lrp, images(2), **SMALL).checks("auto")) == {"alike"}
+    with pytest.raises(ValueError, match=r"sanity=\['alike'\]"):
+        relprop.evaluate(lrp, images(2), sanity=["randomised"], **SMALL)

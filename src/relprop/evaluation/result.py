@@ -100,6 +100,12 @@ class Evaluation:
     def _all(self, method: str, replacement: str) -> list[Tensor]:
         return [self._curves(method, replacement, i) for i in range(len(self))]
 
+    def checks(self, method: str) -> dict[str, float]:
+        """The mean over samples of what else was measured: sanity and localisation."""
+        own = self.found[method]
+        found = {name: [s[name] for s in own if s[name] is not None] for name in own[0] if name != "curves"}
+        return {name: float(np.mean(values)) if values else float("nan") for name, values in found.items()}
+
     def ranking(self, replacement: str) -> list[str]:
         """The methods, the largest area first."""
         own = [row for row in self.rows if row.replacement == replacement]
@@ -122,12 +128,16 @@ class Evaluation:
     # -- how it shows itself ------------------------------------------------------------------------------------------
 
     def __str__(self) -> str:
-        lines = [[f"area ({len(self)} samples)", *self.replacements]]
+        checks = {method: self.checks(method) for method in self.found}
         by = {(row.method, row.replacement): row for row in self.rows}
-        lines += [[method, *(_cell(by[method, r]) for r in self.replacements)] for method in self.found]
+        lines = [[f"area ({len(self)} samples)", *self.replacements, *next(iter(checks.values()))]]
+        for method, extra_cells in checks.items():
+            cells = [_cell(by[method, r]) for r in self.replacements]
+            lines.append([method, *cells, *(f"{value:.2f}" for value in extra_cells.values())])
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         table = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-        return "\n".join([*table, "", _LEGEND.format(first=next(iter(self.found))), *self.notes])
+        legends = [_LEGENDS[name] for name in next(iter(checks.values()))]
+        return "\n".join([*table, "", _LEGEND.format(first=next(iter(self.found))), *legends, *self.notes])
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>"
@@ -141,10 +151,10 @@ class Evaluation:
         with extra("evaluate", "tables need pandas"):
             import pandas as pd
         if not samples:
-            return pd.DataFrame([vars(row) for row in self.rows])
+            return pd.DataFrame([{**vars(row), **self.checks(row.method)} for row in self.rows])
         return pd.DataFrame(
             [
-                {"method": method, "replacement": r, "sample": i, "area": area}
+                {"method": method, "replacement": r, "sample": i, "area": area, **_but_curves(self.found[method][i])}
                 for method in self.found
                 for r in self.replacements
                 for i, area in enumerate(self.areas(method, r))
@@ -183,6 +193,20 @@ _LEGEND = (
     "Area between the curves of least and most relevant first, with 95 % of the bootstrap: chance is 0, larger is "
     "better. * differs from {first} (p < 0.05, Holm)."
 )
+
+
+_LEGENDS = {
+    "alike": "alike: cosine to the map of the runner-up; near 1 the map shows what is salient, whatever the class.",
+    "randomised": "randomised: rise of the map's entropy with random parameters; at 0 it may not depend on them.",
+    "smooth": "smooth: rank correlation with the map of random parameters, both smoothed; near 0 is right.",
+    "mass": "mass: share of positive relevance within the region.",
+    "rank": "rank: share within the region of as many positions, the most relevant.",
+    "pointing": "pointing: how often the most relevant position is within the region.",
+}
+
+
+def _but_curves(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name != "curves"}
 
 
 def _cell(row: Row) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +15,18 @@ from torch import Tensor, nn
 from ..composites import Choice
 from ..engine.given import Given
 from ..engine.inputs import chosen_inputs
-from ..errors import RelpropError
+from ..errors import RelevanceWarning, RelpropError
 from ..lrp import LRP
 from ..progress import Progress, bar
 from ..targets import Target
 from .flipping import curves, order_of
+from .localisation import mass, pointing, rank, regions_of
 from .methods import Attribute, Baseline, Tools, baseline_method, composite_method, names_of
 from .model import Judge
 from .replacements import Fill, Replacement, Setting, defaults, fills
 from .result import Evaluation
 from .samples import Sample, gathered, samples_of
+from .sanity import Check, likeness, positions, randomised, rank_likeness, rise, smoothed
 from .store import Store
 from .units import Unit, kind_of, labels_of, sums
 
@@ -40,6 +43,8 @@ def evaluate(
     replacements: Sequence[Replacement] | None = None,
     steps: int = 20,
     valid: Tensor | None = None,
+    regions: Tensor | None = None,
+    sanity: Sequence[Check] | None = None,
     wrt: str | int | None = None,
     micro_batch: int = 16,
     seed: int = 0,
@@ -68,6 +73,11 @@ def evaluate(
             suit the data, each reported. The first also stands for what is absent to "occlusion" and "kernel_shap".
         steps: so many points on a curve, at most.
         valid: what may be flipped, a boolean [N, ...] as the inputs, or one that broadcasts to them: no padding.
+        regions: where the object is, to measure localisation as well: masks [N, H, W] of images, [N, T] of texts and so
+            on, or boxes [N, 4] of images (left, top, right, bottom).
+        sanity: checks to pass: "alike" (with the map of the runner-up), "randomised" (how much the complexity of the
+            map rises with random parameters) and "smooth" (likeness to it, of smoothed maps). By default the first,
+            and of an ``nn.Module`` the second.
         wrt: name or position of the input, if several can be explained.
         micro_batch: so many versions of a sample go through the model at a time.
         seed: of all random numbers.
@@ -90,18 +100,11 @@ def evaluate(
     ways = fills(defaults(unit) if replacements is None else replacements, setting)
     labels = _Labels(setting, size, valid)
     tools = Tools(lrp, judge, labels, next(iter(ways.values())), seed)
-    work = Work(tools, ways, steps)
-    methods = [
-        *(_of_composite(name, c, tools, samples[0]) for name, c in names_of(composites).items()),
-        *(Method(name, name, baseline_method(name, tools)) for name in dict.fromkeys(("random", *baselines))),
-    ]
-    settings = {
-        "model": _digest(judge.model),
-        "unit": unit if size is None else f"{unit}, size {size}",
-        "replacements": ", ".join(ways),
-        "steps": str(steps),
-        "seed": str(seed),
-    }
+    checks, model = _checks(sanity, lrp), lrp.session.capturer.model
+    work = Work(tools, ways, steps, checks, None if regions is None else regions_of(regions, samples))
+    twin = None if model is None or set(checks) <= {"alike"} else tools.under(*_twin(lrp, model, seed))
+    methods = _methods(composites, baselines, tools, twin, samples[0])
+    settings = _settings(tools, setting, size, work)
     found = _measured(work, methods, samples, Store(resume, settings), bar("evaluate") if progress else iter)
     return Evaluation(found, list(ways), settings)
 
@@ -114,6 +117,8 @@ class Method:
     key: str
     """What tells it from another of that name among kept results."""
     attribute: Attribute
+    twin: Attribute | None
+    """The same of the model with random parameters."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +128,37 @@ class Work:
     tools: Tools
     ways: dict[str, Fill]
     steps: int
+    checks: Sequence[Check] = ()
+    regions: Tensor | None = None
 
     def __call__(self, method: Method, sample: Sample) -> dict[str, Any]:
         tools, labels = self.tools, self.tools.labels(sample)
         relevance = method.attribute(sample)
         if not bool(torch.isfinite(relevance).all()):
             raise RelpropError(f"relevance of {method.name} of sample {sample.number} is not finite")
-        order = order_of(sums(relevance, labels), sample.random(tools.seed, f"ties of {method.name}"))
-        return {"curves": curves(tools.judge, sample, labels, order, self.ways, self.steps)}
+        sizes = sums(relevance, labels)
+        order = order_of(sizes, sample.random(tools.seed, f"ties of {method.name}"))
+        found: dict[str, Any] = {"curves": curves(tools.judge, sample, labels, order, self.ways, self.steps)}
+        for check in self.checks:
+            with warnings.catch_warnings():  # of maps that nobody is shown
+                warnings.simplefilter("ignore", RelevanceWarning)
+                found[check] = self._checked(check, method, sample, relevance, sizes)
+        if self.regions is not None:
+            by_position, mask = positions(relevance, sample), self.regions[sample.number]
+            by_position = by_position.expand(mask.shape)
+            found |= {f.__name__: f(by_position, mask) for f in (mass, rank, pointing)}
+        return found
+
+    def _checked(self, check: Check, method: Method, sample: Sample, relevance: Tensor, sizes: Tensor) -> float | None:
+        seed, labels = self.tools.seed, self.tools.labels(sample)
+        if check == "alike":
+            other = self.tools.judge.runner_up(sample)
+            return None if other is None else likeness(sizes, sums(method.attribute(sample.asking(other)), labels))
+        assert method.twin is not None
+        if check == "randomised":
+            return rise(positions(relevance, sample), positions(method.twin(sample), sample))
+        pair = (smoothed(f, sample, lambda r: sums(r, labels), seed) for f in (method.attribute, method.twin))
+        return rank_likeness(*pair)
 
 
 class _Labels:
@@ -171,10 +199,49 @@ def _measured(
     return found
 
 
-def _of_composite(name: str, composite: Choice, tools: Tools, sample: Sample) -> Method:
-    """LRP under a composite; the plan tells it from another of that name."""
-    plan = str(tools.lrp.using(composite).plan(sample.inputs, wrt=sample.place))
-    return Method(name, f"{name} {_hashed(plan.encode())}", composite_method(composite, tools))
+def _checks(sanity: Sequence[Check] | None, lrp: LRP) -> Sequence[Check]:
+    """What is to be passed, of what there is for the model."""
+    if sanity is None:
+        return ("alike",) if lrp.session.capturer.model is None else ("alike", "randomised")
+    if unknown := set(sanity) - set(get_args(Check)):
+        raise ValueError(f"sanity has {', '.join(map(repr, get_args(Check)))}, and not {', '.join(map(repr, unknown))}")
+    if lrp.session.capturer.model is None and set(sanity) - {"alike"}:
+        raise ValueError("the parameters of an exported program cannot be drawn anew: sanity=['alike']")
+    return sanity
+
+
+def _twin(lrp: LRP, model: nn.Module, seed: int) -> tuple[LRP, nn.Module]:
+    """The same model with random parameters."""
+    other = randomised(model, seed)
+    return LRP(other, lrp.composite or "auto", bias=lrp.bias), other
+
+
+def _methods(
+    composites: Sequence[Choice], baselines: Sequence[str], tools: Tools, twin: Tools | None, sample: Sample
+) -> list[Method]:
+    """Every line of the table. Of a composite its plan tells it from another of that name."""
+    found = []
+    for name, composite in names_of(composites).items():
+        plan = str(tools.lrp.using(composite).plan(sample.inputs, wrt=sample.place))
+        other = None if twin is None else composite_method(composite, twin)
+        found.append(Method(name, f"{name} {_hashed(plan.encode())}", composite_method(composite, tools), other))
+    for name in dict.fromkeys(("random", *baselines)):
+        other = None if twin is None else baseline_method(name, twin)
+        found.append(Method(name, name, baseline_method(name, tools), other))
+    return found
+
+
+def _settings(tools: Tools, setting: Setting, size: int | None, work: Work) -> dict[str, str]:
+    """What the results depend on."""
+    return {
+        "model": _digest(tools.judge.model),
+        "unit": setting.unit if size is None else f"{setting.unit}, size {size}",
+        "replacements": ", ".join(work.ways),
+        "steps": str(work.steps),
+        "seed": str(setting.seed),
+        "sanity": ", ".join(work.checks),
+        "regions": "none" if work.regions is None else _hashed(work.regions.numpy().tobytes()),
+    }
 
 
 def _place(lrp: LRP, inputs: Any, wrt: str | int | None) -> int:
