@@ -58,7 +58,8 @@ class Facts:
     in_order: bool = False
     """A view that keeps the order of all values."""
     ratio: Callable[..., Tensor] | None = None
-    """f(x)/x of an activation in closed form: x, the other arguments -> finite values, also at zero."""
+    """f(x)/x of an activation in closed form: x, the other arguments -> finite values, also at
+    zero, in memory of their own."""
     by_output: Callable[[Tensor, Tensor], Tensor] | None = None
     """c f(x)/x where the output tells it, so that x need not be kept: c, f(x) -> what is sent."""
     in_place: Callable[[Tensor], Tensor] | None = None

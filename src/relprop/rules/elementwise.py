@@ -74,7 +74,8 @@ class Identity(Rule):
         if x.is_complex() and call.node.target is aten.abs.default:
             return c * torch.sgn(x)  # |z| is homogeneous: gradient x input is exact
         if known.ratio is not None:
-            return c * known.ratio(x, *list(arguments(call.node).values())[1:])
+            multiply = self.in_place(call) or torch.mul
+            return multiply(known.ratio(x, *list(arguments(call.node).values())[1:]), c)
         return c * torch.where(x == 0, call.step.known[1], call.output / torch.where(x == 0, 1, x))
 
 
@@ -162,7 +163,7 @@ _register(aten.gelu.default, sign=KEEPS, ratio=_gelu)
 _register(aten.hardswish.default, sign=KEEPS, ratio=torch.nn.functional.hardsigmoid)
 _register(aten.mish.default, sign=KEEPS, ratio=lambda x: torch.tanh(torch.nn.functional.softplus(x)))
 _register(aten.leaky_relu.default, sign=KEEPS, ratio=lambda x, slope: torch.full_like(x, slope).masked_fill(x > 0, 1))
-_register(aten.square.default, sign=NONNEGATIVE, ratio=lambda x: x)
+_register(aten.square.default, sign=NONNEGATIVE, ratio=torch.clone)
 _register(aten.rrelu.default, sign=KEEPS, random=("training",))
 register("activation", IDENTITY, aten.prelu.default, fresh=True, sign=KEEPS)  # a slope for every channel
 register("activation", IDENTITY, written_activation)

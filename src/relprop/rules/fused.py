@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .base import TWINS
+from .elementwise import Identity
 from .linear import AlphaBeta, Epsilon, Gamma, ZPlus
 from .message import Message, sign, stabiliser
 from .neurons import Neurons, negative, positive
@@ -59,6 +60,12 @@ def stabilised(rule: Stabilised, z: Tensor, message: Message, nonnegative: bool)
     if message.c is None or message.r is not None or z.is_complex():
         return rule.share(z, message, nonnegative)
     return damped(message.c, z, rule.epsilon(z), nonnegative)
+
+
+@twin_of(Identity)
+def identity(ratio: Tensor, c: Tensor) -> Tensor:
+    """f(x)/x, which was made for this alone, times c."""
+    return ratio.mul_(c) if ratio.dtype == c.dtype and ratio.shape == c.shape else ratio * c
 
 
 @twin_of(Gamma)
