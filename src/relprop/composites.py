@@ -36,24 +36,10 @@ from .rules.layers import LAYER_KINDS
 from .scope import Scope, Selector
 
 Name = Literal[
-    "attnlrp",
-    "cp_lrp",
-    "epsilon",
-    "epsilon_alpha2_beta1",
-    "epsilon_alpha2_beta1_flat",
-    "epsilon_gamma_box",
-    "epsilon_lrp0",
-    "epsilon_plus",
-    "epsilon_plus_flat",
-    "excitation_backprop",
-    "gamma",
-    "gamma_epsilon",
-    "gradient",
-    "lrp0",
-    "mamba_lrp",
-    "signal_takes_all",
-    "zones",
-]
+    "attnlrp", "cp_lrp", "epsilon", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat",
+    "epsilon_gamma_box", "epsilon_lrp0", "epsilon_plus", "epsilon_plus_flat", "excitation_backprop",
+    "gamma", "gamma_epsilon", "gradient", "lrp0", "mamba_lrp", "signal_takes_all", "zones",
+]  # fmt: skip
 """The names of the composites that come with relprop, for type checkers."""
 
 Choice = Name | Literal["auto"] | Composite | Rule | Sequence[tuple[Selector, Rule]] | Callable[[], Composite] | None
