@@ -6,6 +6,8 @@ import io
 import re
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,3 +173,19 @@ def test_bad_reports(images, text, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ImportError, match=re.escape('pip install "relprop[report]"')):
         images.save(tmp_path / "a.html")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (lambda e, path: e.save(path / "x.html", foo=1), "leave out foo"),
+        (lambda e, path: e.save(3), "path must be that of a file"),
+        (lambda e, path: relprop.load(3), "path must be that of a file"),
+        (lambda e, path: relprop.report([e], 3), "path must be that of a file"),
+        (lambda e, path: relprop.report(3, path / "x.html"), "takes explanations.*got int"),
+    ],
+)
+def test_what_is_of_another_type_is_told(what: Any, message: str, tmp_path: Path) -> None:
+    explanation = relprop.LRP(nn.Linear(3, 2)).explain(torch.rand(1, 3), 0)
+    with pytest.raises(TypeError, match=message):
+        what(explanation, tmp_path)

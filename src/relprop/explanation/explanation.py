@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from os import PathLike
@@ -14,6 +14,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from .. import view
+from ..view.save import path_of
 from .drawn import Drawn, words_of
 from .explained import Explained
 from .facts import books, guesses
@@ -148,12 +149,16 @@ class Explanation(Explained):
         :func:`relprop.report`) of one sample.
 
         Raises:
+            TypeError: if the path is none, or for an option that the format does not have.
             ValueError: as :meth:`figure`; also if the path has no suffix or an unknown one.
             FileError: if a tensor is of a type that files do not hold.
             OSError: if the file cannot be written.
         """
-        path = Path(path)
+        path = path_of(path)
         if path.suffix.lower() in (".html", ".htm"):
+            if unknown := options.keys() - {"title", "tokens", "wrt", "crop"}:
+                named = ", ".join(sorted(unknown))
+                raise TypeError(f"a report takes sample, image, title, tokens, wrt and crop; leave out {named}")
             Drawn.check_sample(self, sample)
             looked: dict[str, Any] = {**options}
             return write_report([(self, sample % len(self))], path, _figure, image=image, **looked)
@@ -176,7 +181,8 @@ class Explanation(Explained):
             ImportError: if ``.safetensors`` is to be read and its package is missing.
             OSError: if there is no such file, or it cannot be read.
         """
-        return cls(**fields_of(read(Path(path)), str(path)))
+        path = path_of(path)
+        return cls(**fields_of(read(path), str(path)))
 
     # -- as text ------------------------------------------------------------------------------------------------------
 
@@ -267,11 +273,14 @@ def report(
         ImportError: if the extra ``relprop[report]`` is not installed.
         OSError: if the file cannot be written.
     """
-    given = [explanations] if isinstance(explanations, Explanation) else list(explanations)
+    path = path_of(path)
+    given: list[Any] = [explanations]
+    if isinstance(explanations, Iterable) and not isinstance(explanations, Explanation):
+        given = list(explanations)
     for one in given:
         if not isinstance(one, Explanation):
             raise TypeError(f"report takes explanations, as lrp.explain returns them, got {type(one).__name__}")
-    if Path(path).suffix.lower() not in (".html", ".htm"):
+    if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"a report is a page: path must end in .html, got {str(path)!r}")
     samples = [(one, i) for one in given for i in range(len(one))]
     return write_report(samples, path, _figure, title, image, tokens, wrt, crop)

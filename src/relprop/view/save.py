@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 Picture: TypeAlias = "Figure | RGB"
 
 
+def path_of(path: str | PathLike[str]) -> Path:
+    """The path of a file.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    try:
+        return Path(path)
+    except TypeError:
+        raise TypeError(f'path must be that of a file, such as "cat.png", got {path!r}') from None
+
+
 def png(picture: Picture, *, dpi: float = 100) -> bytes:
     """Encode a figure, or an RGB array pixel by pixel, as PNG.
 
@@ -50,7 +62,7 @@ def save(path: str | PathLike[str], picture: Picture, *, dpi: float = 150) -> li
         OSError: the file cannot be written.
         ImportError: the extra `relprop[image]` is not installed.
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.suffix:
         raise ValueError(f"path {str(path)!r} has no suffix to name the format; try {path.name + '.png'!r}")
     pictures: list[Picture] = list(picture) if isinstance(picture, np.ndarray) and picture.ndim == 4 else [picture]
