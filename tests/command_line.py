@@ -31,6 +31,17 @@ def with_preprocessing():
     return picture(), lambda image: torch.ones(3, 8, 8)
 
 
+def fails_to_prepare():
+    def prepare(image):
+        raise ValueError("too red")
+
+    return picture(), prepare
+
+
+def prepares_lists():
+    return picture(), lambda image: [1, 2]
+
+
 class Gap(nn.Module):
     def forward(self, x):
         return torch.ops.aten.i0(x).sum((2, 3))

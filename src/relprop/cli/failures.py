@@ -24,7 +24,7 @@ class Usage(Failure):
 def meant(name: str, known: Iterable[str]) -> str:
     """The end of a complaint about a name: what may have been meant, or what there is."""
     every = list(known)
-    close = difflib.get_close_matches(name.casefold(), {one.casefold() for one in every}, 3, 0.5)
+    close = difflib.get_close_matches(name.casefold(), {one.casefold() for one in every}, 3)
     near = [one for letters in close for one in every if one.casefold() == letters]
     if near:
         return f"did you mean {' or '.join(near)}?"

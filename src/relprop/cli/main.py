@@ -72,6 +72,7 @@ def _app() -> Any:
         help_epilogue="Exit codes: 0 fine, 1 failed, 2 wrong usage. Files that were written are the last lines.",
         version=__version__,
         default_parameter=Parameter(negative=()),
+        suppress_keyboard_interrupt=False,
     )
     for name, what in COMMANDS.items():
         app.command(f"relprop.cli.commands.{name}:{name}", name=name, help=what)

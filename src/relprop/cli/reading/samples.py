@@ -93,10 +93,10 @@ def _picture(source: Source, model: Model) -> Sample:
     if model.tokenizer is not None and not model.pixels.known:
         raise Usage(f"the model reads text, and {source.name!r} is a picture")
     try:
-        opened = Image.open(io.BytesIO(sys.stdin.buffer.read()) if source.path is None else source.path)
-        if opened.width * opened.height > _PIXELS:
-            raise Failure(f"picture {source.name!r} is {opened.width} by {opened.height}: too large to be decoded")
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
+        with Image.open(io.BytesIO(sys.stdin.buffer.read()) if source.path is None else source.path) as opened:
+            if opened.width * opened.height > _PIXELS:
+                raise Failure(f"picture {source.name!r} is {opened.width} by {opened.height}: too large to be decoded")
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, PermissionError):
             raise
