@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..graph.checksum import Checksum, places, strided
+from ..graph.constants import from_parameters
 from ..graph.graph import Graph, Values, caller, calls
 
 
@@ -21,14 +22,9 @@ class Derived:
     """
 
     def __init__(self, graph: Graph, weights: Iterable[Node]):
-        inputs = {n for n in graph.inputs if n is not None}
-        fixed: set[Node] = set(graph.parameters)
-        self.nodes: dict[Node, Callable[[Values], Any]] = {}
+        fixed = from_parameters(graph)
+        self.nodes: dict[Node, Callable[[Values], Any]] = {n: caller(n) for n in graph.nodes if n in fixed and calls(n)}
         """Operations on parameters alone, in order, and how they run."""
-        for node in graph.nodes:
-            if calls(node) and all(n in fixed for n in node.all_input_nodes) and node not in inputs:
-                fixed.add(node)
-                self.nodes[node] = caller(node)
         used = {n for node in self.nodes for n in node.all_input_nodes} | set(weights)
         self.parameters = [n for n in graph.parameters if n in used]
         self._has_sparse = any(n.meta["val"].layout != torch.strided for n in self.parameters)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from ..graph.arguments import argument, arguments
+from ..graph.constants import from_parameters
 from ..graph.graph import Graph, calls
 from ..graph.ops import CONVOLUTIONS, TRANSPOSED, affine, along, scale_outputs
 from .batch_norm import fold_into_users, folds_into_users, insert
@@ -61,7 +62,7 @@ def join_affine(graph: Graph) -> None:
 
 def _chains(graph: Graph) -> list[Chain]:
     found: dict[Node, Chain] = {}  # by the last operation
-    fixed = _fixed(graph)
+    fixed = from_parameters(graph)  # not the sizes of inputs: the number of samples is no channel
     for node in graph.nodes:
         step = _step(graph, node, fixed)
         if step is None:
@@ -73,15 +74,6 @@ def _chains(graph: Graph) -> list[Chain]:
         chain.dim = chain.dim if dim is None else dim
         found[node] = chain
     return list(found.values())
-
-
-def _fixed(graph: Graph) -> set[Node]:
-    """What is computed from parameters alone, and not from the sizes of inputs: the number of samples is no channel."""
-    found = set(graph.parameters)
-    for node in graph.nodes:
-        if calls(node) and all(n in found for n in node.all_input_nodes):
-            found.add(node)
-    return found
 
 
 def _step(graph: Graph, node: Node, fixed: set[Node]) -> tuple[Node, int | None] | None:

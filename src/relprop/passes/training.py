@@ -7,6 +7,7 @@ from torch.fx import Node
 
 from ..errors import CaptureError
 from ..graph.arguments import argument, arguments
+from ..graph.constants import from_parameters
 from ..graph.facts import describe, facts
 from ..graph.graph import Graph, calls, place
 
@@ -18,10 +19,8 @@ describe("random", aten.native_dropout.default, random=("p", "train"))
 
 def refuse_training_mode(graph: Graph) -> None:
     """Raise if the graph drops out at random or normalises by the statistics of the batch."""
-    constant = set(graph.parameters)  # a norm of weights alone (weight standardisation) gives the same at every call
+    constant = from_parameters(graph)  # a norm of weights alone (weight standardisation) gives the same at every call
     for node in filter(calls, graph.nodes):
-        if node.all_input_nodes and constant.issuperset(node.all_input_nodes):
-            constant.add(node)
         if _is_training(node) and not (node in constant and facts(node).kind == "batch norm"):
             raise CaptureError(_refusal(node))
 
