@@ -369,6 +369,42 @@ def test_record_is_made_anew_when_weights_change() -> None:
         assert_explains(lrp, model, x, 0)
 
 
+class Axes(nn.Module):
+    """Numbers of the model, which torch.export does not know, decide: so do those of an ONNX file."""
+
+    def __init__(self, looks: bool = False):
+        super().__init__()
+        self.fc, self.looks = nn.Linear(3, 3), looks
+        self.register_buffer("axes", torch.tensor([2, 3]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x.mean(self.axes.tolist())).relu()
+        if self.looks:
+            return y * (1 + len(torch.unique(x)))
+        return y[:, torch.tensor([2, 0, 1])]
+
+
+def test_record_that_looked_at_parameters_alone_serves_all_inputs() -> None:
+    model, x = Axes().double(), torch.rand(2, 3, 4, 4).double()
+    lrp = relprop.LRP(model, "lrp0")
+    with pytest.warns(UserWarning, match="recorded .* anew whenever the shapes of the inputs, or parameters, change"):
+        assert_explains(lrp, model, x, 0)
+    for other in (-x, x - 0.5, x[:1], x):
+        assert_explains(lrp, model, other, 0)
+    assert captures(lrp) == 2, "one for two samples, one for one"
+    model.axes.copy_(torch.tensor([3, 2]))
+    assert_explains(lrp, model, x, 0)
+
+
+def test_sizes_that_depend_on_values_are_values() -> None:
+    model, x = Axes(looks=True).double(), torch.rand(2, 3, 4, 4).double()
+    lrp = relprop.LRP(model, "lrp0")
+    with pytest.warns(UserWarning, match="recorded .* anew whenever the inputs change"):
+        assert_explains(lrp, model, x, 0)
+    for other in (x.round(decimals=1), torch.ones_like(x)):
+        assert_explains(lrp, model, other, 0)
+
+
 def test_using_shares_the_capture() -> None:
     lrp, x = relprop.LRP(cnn(), "lrp0"), images()
     for composite in ("epsilon", "gamma", "epsilon_plus"):

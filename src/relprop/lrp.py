@@ -31,7 +31,7 @@ class LRP:
     """Layer-wise Relevance Propagation for a captured model.
 
     Args:
-        model: an ``nn.Module``, an ``ExportedProgram``, or the path of a ``.pt2`` file.
+        model: an ``nn.Module``, an ``ExportedProgram``, or the path of a ``.pt2`` or ``.onnx`` file.
         composite: which rule for which operation: a name from :mod:`relprop.composites`, a
             :class:`~relprop.composite.Composite`, ``(selector, rule)`` pairs, or one rule for every linear operation.
             "auto" picks one by what the graph contains, and says which in the plan.
@@ -42,6 +42,7 @@ class LRP:
 
     Raises:
         CaptureError: if ``model`` is none of these, or the file cannot be loaded.
+        ImportError: if packages are missing that read ONNX.
         SelectionError: if there is no composite of that name.
         TypeError: if ``classes`` are not strings.
         ValueError: if ``bias`` is no policy, or ``classes`` leave numbers out.

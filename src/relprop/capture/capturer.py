@@ -89,7 +89,7 @@ class Capturer:
                 capture.doubt(new.state)
                 capture.used = next(self._clock)
                 return capture
-        known[:] = [new] if new.graph.recorded else [*known, new]
+        known[:] = [new] if new.graph.looked else [*known, new]
         self._forget()
         return new
 
@@ -184,8 +184,8 @@ class Capturer:
         graph = self.source.graph(args, kwargs, before)
         graph.input_names = _names(args, kwargs, self.source.arguments())
         own, _ = copied(tuple(leaves), {})
-        # a recorded graph is only valid for its own inputs; of the others the shapes of tensors suffice
-        example = [tuple(x.shape) if isinstance(x, Tensor) and not graph.recorded else x for x in own]
+        # a graph that looked at values is only valid for its own inputs; of the others the shapes of tensors suffice
+        example = [tuple(x.shape) if isinstance(x, Tensor) and not graph.looked else x for x in own]
         weights = self.source.checksums() if graph.recorded else None
         shapes = [captured_shape(node) for node in graph.inputs]
         return Capture(graph, shapes, example, self._state(), weights, used=next(self._clock))

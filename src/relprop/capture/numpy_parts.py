@@ -24,19 +24,23 @@ class NumpyParts(TorchFunctionMode):
 
     Attributes:
         places: where NumPy got values that are no parameters, such as ``net.py:12``.
+        looked: whether values of any kind that are no parameters left torch.
     """
 
     def __init__(self, parameters: list[Tensor]):
         super().__init__()
         self.places: dict[str, None] = {}
+        self.looked = False
         self._parameters = {p.data_ptr() for p in parameters}
         self._source: Tensor | None = None
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        if function in LEAVES and args[0].dtype.is_floating_point and args[0].data_ptr() not in self._parameters:
-            self._source = args[0]
-            self.places[_place()] = None
+        if function in LEAVES and args[0].data_ptr() not in self._parameters:
+            self.looked = True
+            if args[0].dtype.is_floating_point:
+                self._source = args[0]
+                self.places[_place()] = None
         if function in RETURNS and self._source is not None and isinstance(args[0], (np.ndarray, np.generic, list)):
             return outside(self._source, result)
         return result

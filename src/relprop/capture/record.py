@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from operator import getitem
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
+from torch.fx import Node
 
-from ..graph.graph import Graph
+from ..graph.graph import Graph, calls
 from ..passes import canonize
 from .assignments import Assignments
 from .blocks import one_mode
@@ -19,6 +21,10 @@ from .numpy_parts import NumpyParts
 from .outputs import known_output
 from .quiet import quiet
 from .recurrent import WholeLayers
+
+aten = torch.ops.aten
+
+DECIDING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
 def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Graph, list[str]]:
@@ -53,6 +59,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
         )
         with NumpyParts(values) as parts:
             recorded = trace(values, inputs)
+        looked = parts.looked or _looks(recorded.graph, len(values))
         recorded.graph.eliminate_dead_code(_must_stay)  # values that the model looked at to choose its way
         recorded.recompile()
         program = functional(torch.export.export(recorded, (values, inputs), strict=False))
@@ -63,8 +70,30 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     for i, node in zip(tensors, placeholders[len(names) :], strict=True):
         graph.inputs[i] = node
     graph.written = tuple(dict(model.named_parameters()))  # for all that is known
-    graph.in_spec, graph.out_spec, graph.recorded = spec, out_spec, True
+    graph.in_spec, graph.out_spec, graph.recorded, graph.looked = spec, out_spec, True, looked
     return canonize(graph), list(parts.places)
+
+
+def _looks(record: torch.fx.Graph, parameters: int) -> bool:
+    """Whether values of the inputs, rather than of parameters alone, may have decided what was recorded."""
+    depends = set([node for node in record.nodes if node.op == "placeholder"][parameters:])
+    for node in record.nodes:
+        if any(n in depends for n in node.all_input_nodes):
+            depends.add(node)
+            if calls(node) and _decides(node):
+                return True
+    return False
+
+
+def _decides(node: Node) -> bool:
+    """Whether an operation gives numbers to Python, or a result whose size depends on values."""
+    target: Any = node.target
+    if target is aten.index.Tensor:  # its size does so where truths choose
+        indices: Any = node.args[1]
+        return any(isinstance(i, Node) and i.meta["val"].dtype in (torch.bool, torch.uint8) for i in indices)
+    if not isinstance(target, torch._ops.OpOverload):
+        return target is not getitem
+    return target.namespace not in ("aten", "relprop") or not DECIDING.isdisjoint(target.tags)
 
 
 def _must_stay(node: torch.fx.Node) -> bool:

@@ -17,6 +17,7 @@ from ..errors import CaptureError, InputError, reason_of, warn
 from ..graph.checksum import checksum
 from ..graph.graph import Graph
 from ..graph.modes import only_what_is_needed
+from . import onnx_file
 from .agreement import forked, outputs_of
 from .archive import load
 from .blocks import without_blocks
@@ -40,16 +41,22 @@ class Source:
     """What graphs are made of.
 
     Args:
-        model: an ``nn.Module``, an ``ExportedProgram``, or the path of a ``.pt2`` file.
+        model: an ``nn.Module``, an ``ExportedProgram``, or the path of a ``.pt2`` or ``.onnx`` file.
 
     Raises:
         CaptureError: if it is none of these.
+        ImportError: if packages are missing that read ONNX.
     """
 
     def __init__(self, model: nn.Module | ExportedProgram | str | Path):
         self.program: ExportedProgram | None = None
         self.model: nn.Module | None = None
-        if isinstance(model, (str, Path)):
+        self._names: list[str] | None = None
+        """What an ONNX file calls its inputs."""
+        if isinstance(model, (str, Path)) and Path(model).suffix.lower() == ".onnx":
+            self.model = onnx_file.read(Path(model))
+            self._names = onnx_file.arguments_of(self.model)
+        elif isinstance(model, (str, Path)):
             self.program = load(Path(model))
         elif isinstance(model, ExportedProgram):
             self.program = model
@@ -57,8 +64,8 @@ class Source:
             self.model = _unwrap(model)
         else:
             raise CaptureError(
-                f"LRP explains an nn.Module, an ExportedProgram or the path of a .pt2 file, not {type(model).__name__}."
-                " A plain function can be wrapped in an nn.Module whose forward calls it."
+                "LRP explains an nn.Module, an ExportedProgram or the path of a .pt2 or .onnx file, not "
+                f"{type(model).__name__}. A plain function can be wrapped in an nn.Module whose forward calls it."
             )
         self._exported = self.model
         """What is exported: the model, or a wrapper around it."""
@@ -88,12 +95,14 @@ class Source:
 
     @property
     def name(self) -> str:
+        if self._names is not None:
+            return "the model of the ONNX file"
         return "the exported program" if self.model is None else type(self.model).__name__
 
     def arguments(self) -> list[str]:
         """What the model calls its positional arguments."""
-        if self.model is None:
-            return []
+        if self.model is None or self._names is not None:
+            return self._names or []
         if is_scripted(self.model):
             schema = self.model.forward.schema  # type: ignore[attr-defined]
             return [argument.name for argument in schema.arguments[1:]]
@@ -178,11 +187,11 @@ class Source:
             raise CaptureError(
                 f"{self.name} {why}, and it could not be recorded from one run, either ({reason_of(error)})."
             ) from error
-        if not self._warned:
+        if not self._warned and (graph.looked or self._names is None):  # of an ONNX file nothing else is expected
             self._warned = True
             told = (
                 f"{self.name} {why}; its operations are recorded from one real run instead, and anew whenever the "
-                "inputs change."
+                f"{'inputs change' if graph.looked else 'shapes of the inputs, or parameters, change'}."
             )
             numpy = (
                 f" What it computes of its inputs with NumPy or lists ({', '.join(outside)}) counts as a constant: "

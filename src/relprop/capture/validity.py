@@ -21,7 +21,7 @@ class Capture:
     graph: Graph
     shapes: list[tuple[Any, ...] | None]
     example: list[Any]
-    """The inputs: shapes of tensors (their values for a recorded graph), and copies of everything else."""
+    """The inputs: shapes of tensors (their values for a graph that looked at them), and copies of everything else."""
     state: State | None
     """What the model was besides its parameters and buffers; None for an exported program, which does not change."""
     weights: list[Tensor] | None = None

@@ -39,7 +39,9 @@ class Graph:
     """Leaves of the model's output: nodes, or plain values."""
     out_spec: Any
     recorded: bool = False
-    """True if the graph was recorded from one real run, so that it is valid for those inputs only."""
+    """True if the graph was recorded from one real run: values of parameters may have decided its way."""
+    looked: bool = False
+    """True if values of the inputs may have decided it, too, so that it is valid for those inputs only."""
     written: tuple[str, ...] = ()
     """Parameters that the model writes to in its forward."""
     exact: bool = True
