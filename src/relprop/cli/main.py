@@ -16,6 +16,7 @@ COMMANDS = {
     "explain": "Explain what a model makes of pictures, texts or numbers.",
     "plan": "Show which rule every operation gets, before anything runs.",
     "check": "Look for operations that have no rule.",
+    "serve": "Serve a page on this machine, where pictures and texts are explained.",
     "doctor": "Tell what is installed, and what is missing.",
     "compare": "Explain one sample by several composites or targets, side by side.",
     "report": "Make one report of stored explanations.",

@@ -21,11 +21,14 @@ from .facts import books, guesses
 from .files import FORMATS, read, write
 from .look import Look, SavedLook, WordLook
 from .pictures import image_figure, row_figure, volume_figure
-from .report import write_report
+from .report import Choice, sheet_of, write_report
 from .stored import content_of, fields_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ..view.colour import Percentile
+    from ..view.page import Sheet
 
 
 @dataclass(repr=False)
@@ -169,6 +172,23 @@ class Explanation(Explained):
             raise ValueError(f"{path.suffix} holds all samples, and no picture: leave out {', '.join(told)}")
         write(path, content_of(self))
         return path
+
+    def sheet(
+        self,
+        sample: int = 0,
+        image: Any = None,
+        *,
+        tokens: Any = None,
+        wrt: str | int | None = None,
+        crop: float | None = None,
+        percentile: Percentile = "auto",
+    ) -> Sheet:
+        """What a report shows of one sample, as words, numbers and pictures: for pages of your own.
+
+        Arguments and errors as :meth:`figure`; ``percentile`` says where the colours of an image end.
+        """
+        Drawn.check_sample(self, sample)
+        return sheet_of(self, sample % len(self), _figure, Choice(image, tokens, wrt, crop, percentile))
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Explanation:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import view
+from ..view.colour import Percentile
 from ..view.page import Guess, Sheet, image_maps, page, picture_map, text_map
 from ..view.page.sheet import accounts as bars
 from .drawn import Drawn, photo_of, words_of
@@ -38,6 +39,7 @@ class Choice:
     tokens: Any = None
     wrt: str | int | None = None
     crop: float | None = None
+    percentile: Percentile = "auto"
 
 
 def write_report(
@@ -62,17 +64,20 @@ def write_report(
     models = {key: plan.model_digest for key, plan in plans.items()}
     records = [record_of(e[i], i, models[id(e.plan)]) for e, i in samples]
     every = zip(samples, choices, records, strict=True)
-    sheets = [_sheet(e, i, draw, choice, record) for (e, i), choice, record in every]
+    sheets = [sheet_of(e, i, draw, choice, record) for (e, i), choice, record in every]
     title = title or (f"Explanation: {sheets[0].title}" if len(sheets) == 1 else f"{len(sheets)} explanations")
     text = sealed(page(sheets, title, _versions(), json.dumps(records), SEAL))
     path.write_text(text, encoding="utf-8", newline="\n")
     return path
 
 
-def _sheet(explanation: Explained, sample: int, draw: Draw, choice: Choice, record: dict[str, Any]) -> Sheet:
+def sheet_of(
+    explanation: Explained, sample: int, draw: Draw, choice: Choice, record: dict[str, Any] | None = None
+) -> Sheet:
+    """All that a report shows of one sample, as words, numbers and pictures; with a record, how to reproduce it."""
     parts = explanation.parts
     names = [part.name(sample) for part in parts]
-    sheet = Sheet(", ".join(names), plan=str(explanation.plan), recipe=_recipe(record))
+    sheet = Sheet(", ".join(names), plan=str(explanation.plan), recipe="" if record is None else _recipe(record))
     sheet.facts = [
         ("explained", "; ".join(f"{n}: {float(p.value[sample]):.4g}" for n, p in zip(names, parts, strict=True))),
         ("reached the input", "; ".join(share_of(p.ledger, sample) or "nothing to share" for p in parts)),
@@ -81,7 +86,7 @@ def _sheet(explanation: Explained, sample: int, draw: Draw, choice: Choice, reco
     ]
     chosen = {int(p.target[sample]) for p in parts if isinstance(p.target, Tensor) and p.target.ndim == 1}
     sheet.guesses = [
-        Guess(explanation.class_name(g.index), f"{g.score:.4g}", g.probability, g.index in chosen)
+        Guess(g.index, explanation.class_name(g.index), f"{g.score:.4g}", g.probability, g.index in chosen)
         for g in guesses(explanation.output, sample)
     ]
     sheet.books = [
@@ -113,7 +118,7 @@ def _draw(sheet: Sheet, explanation: Explained, sample: int, draw: Draw, choice:
     ]
     if is_image:
         photo = photo_of(choice.image, drawn.given, relevance.shape[-2:], choice.crop)
-        sheet.maps, sheet.photo, sheet.scale = image_maps(relevance, photo, titles)
+        sheet.maps, sheet.photo, sheet.scale = image_maps(relevance, photo, titles, percentile=choice.percentile)
     elif is_text:
         pairs = [words_of(choice.tokens, r, drawn.given) for r in relevance]
         sheet.texts = [text_map(*pair, title) for pair, title in zip(pairs, titles, strict=True)]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _PIXELS = 100_000_000
 """No larger picture is decoded."""
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What is decoded: some other formats call programs of their own."""
 
 
 @dataclass(frozen=True)
@@ -86,25 +88,41 @@ def _read(source: Source, model: Model, chosen: str | None) -> Iterator[Sample]:
 
 
 def _picture(source: Source, model: Model) -> Sample:
+    file = io.BytesIO(sys.stdin.buffer.read()) if source.path is None else source.path
+    return picture_in(file, source.name, model, stem=Path(source.name).stem if source.path else "picture")
+
+
+def picture_in(file: io.BytesIO | Path, name: str, model: Model, most: int = _PIXELS, stem: str = "picture") -> Sample:
+    """The sample in a file of a picture, whose header is read first.
+
+    Raises:
+        Failure: if it cannot be read, or has more pixels than it may.
+        Usage: if the model reads text.
+        ImportError: if pillow is missing.
+    """
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise ImportError(f'pictures need pillow ({error}); run: pip install "relprop[image]"') from error
     if model.tokenizer is not None and not model.pixels.known:
-        raise Usage(f"the model reads text, and {source.name!r} is a picture")
+        raise Usage(f"the model reads text, and {name!r} is a picture")
     try:
-        with Image.open(io.BytesIO(sys.stdin.buffer.read()) if source.path is None else source.path) as opened:
-            if opened.width * opened.height > _PIXELS:
-                raise Failure(f"picture {source.name!r} is {opened.width} by {opened.height}: too large to be decoded")
+        with Image.open(file, formats=_FORMATS) as opened:
+            if opened.width * opened.height > most:
+                raise Failure(
+                    f"picture {name!r} is {opened.width} by {opened.height}: too large to be decoded; {most / 1e6:g} "
+                    "megapixels are the limit"
+                )
             picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except UnidentifiedImageError as error:
+        raise Failure(f"{name!r} cannot be read as a picture: it is none, or damaged") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, PermissionError):
             raise
-        raise Failure(f"{source.name!r} cannot be read as a picture: {error}") from error
-    stem = Path(source.name).stem if source.path else "picture"
+        raise Failure(f"{name!r} cannot be read as a picture: {error}") from error
     if model.prepare is not None:
-        return Sample(source.name, stem, _prepared(picture, source.name, model))
-    return Sample(source.name, stem, _placed(model.pixels(picture), model), model.pixels.seen(picture))
+        return Sample(name, stem, _prepared(picture, name, model))
+    return Sample(name, stem, _placed(model.pixels(picture), model), model.pixels.seen(picture))
 
 
 def _array(source: Source, model: Model) -> Iterator[Sample]:
@@ -134,7 +152,7 @@ def _table(source: Source, model: Model, chosen: str | None) -> Iterator[Sample]
         raise Usage(f"the model reads text: choose the column that holds it with --columns, of {', '.join(table)}")
     else:
         for i, text in enumerate(next(iter(table.values()))):
-            yield _text(str(text), f"{source.path.stem}-{i}", model)
+            yield text_of(str(text), f"{source.path.stem}-{i}", model)
 
 
 def _rows(values: Any, source: Source, model: Model, names: tuple[str, ...] | None = None) -> Iterator[Sample]:
@@ -154,7 +172,7 @@ def _rows(values: Any, source: Source, model: Model, names: tuple[str, ...] | No
 
 def _texts(source: Source, model: Model) -> Iterator[Sample]:
     if source.is_typed:
-        yield _text(source.name, "text", model)
+        yield text_of(source.name, "text", model)
         return
     try:
         content = sys.stdin.read() if source.path is None else source.path.read_text(encoding="utf-8")
@@ -165,10 +183,16 @@ def _texts(source: Source, model: Model) -> Iterator[Sample]:
         raise Failure(f"{source.name!r} holds no text")
     stem = source.path.stem if source.path else "text"
     for i, line in enumerate(lines):
-        yield _text(line, f"{stem}-{i}" if len(lines) > 1 else stem, model)
+        yield text_of(line, f"{stem}-{i}" if len(lines) > 1 else stem, model)
 
 
-def _text(text: str, stem: str, model: Model) -> Sample:
+def text_of(text: str, stem: str, model: Model) -> Sample:
+    """The sample of a text.
+
+    Raises:
+        Usage: if it is empty, or the model reads none.
+        Failure: if the preprocessing of the model fails.
+    """
     if not text.strip():
         raise Usage("INPUT is an empty text")
     if model.tokenizer is None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from relprop.view._extra import image_extra
 from relprop.view.arrays import RGB, Array, Floats, as_floats, maps
-from relprop.view.colour import ColourMap, colours, limits
+from relprop.view.colour import ColourMap, Percentile, colours, limits
 from relprop.view.image import overlay
 from relprop.view.photo import colours_over
 from relprop.view.tokens import ink, per_token
@@ -25,6 +25,7 @@ _VALUES = 60_000
 class Guess:
     """A class that the model thinks of."""
 
+    index: int
     name: str
     score: str
     probability: float | None
@@ -99,7 +100,11 @@ class Sheet:
 
 
 def image_maps(
-    relevance: Array, photo: Array | None, titles: Sequence[str], cmap: ColourMap | None = None
+    relevance: Array,
+    photo: Array | None,
+    titles: Sequence[str],
+    cmap: ColourMap | None = None,
+    percentile: Percentile = "auto",
 ) -> tuple[list[Map], str, str]:
     """Maps of one image on one scale, the photo as a data URL, and words about the scale.
 
@@ -108,9 +113,10 @@ def image_maps(
         photo: [C, H, W] in [0, 1], or None.
         titles: one for each target.
         cmap: by default one with a white centre, or on a dark photo with a black one.
+        percentile: of the magnitudes, where the colours end; see `relprop.view.image`.
     """
     signed = maps(relevance)
-    end = float(limits(signed, scale=None, percentile="auto", shared=True)[0])
+    end = float(limits(signed, scale=None, percentile=percentile, shared=True)[0])
     chosen: ColourMap = cmap or colours_over(None if photo is None else as_floats(photo, "photo"))
     found = []
     for one, title in zip(signed, titles, strict=True):
