@@ -266,8 +266,10 @@ def test_texts_series_and_tables() -> None:
     assert float(drop[0] - drop[1]) > 0.9 * float(drop[0] - drop[-1])
     valid = torch.ones(5, 8, dtype=torch.bool)
     valid[:, 3] = False
-    kept = relprop.evaluate(relprop.LRP(Reader()), ids, 0, replacements=[("pad", 0)], valid=valid, progress=False)
+    reader, options = relprop.LRP(Reader()), {"replacements": [("pad", 0)], "progress": False}
+    kept = relprop.evaluate(reader, ids, 0, valid=valid, **options)
     assert (kept.curves("auto", "pad", 0) > 3).all()  # the word is never taken away
+    assert relprop.evaluate(reader, ids, 0, valid=valid[:1], **options).found == kept.found
     series = nn.Sequential(nn.Conv1d(2, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2)).double()
     found = relprop.evaluate(relprop.LRP(series), torch.randn(3, 2, 12).double(), progress=False)
     assert found.curves("auto", "blur", 0).shape == (2, 13)
@@ -294,7 +296,8 @@ def test_every_replacement_and_baseline(tmp_path: Path) -> None:
     assert len(found.rows) == 6 * 12
     assert len({tuple(found.areas("auto", r)) for r in found.replacements}) == 6
     told = str(found)
-    assert "ranking changes with the replacement" in told
+    assert "change places" in told
+    assert repr(found) == told
     assert "2 samples are few" in told
     assert len(found.to_frame()) == len(found.rows)
     assert len(found.to_frame(samples=True)) == 2 * len(found.rows)
@@ -428,6 +431,8 @@ def test_quantus_means_the_same() -> None:
         ({"regions": torch.zeros(2, 16, 16)}, r"samples \[0, 1\] are empty"),
         ({"regions": torch.ones(2, 5)}, r"masks are \[2, 16, 16\], or boxes \[2, 4\]"),
         ({"sanity": ["classic"]}, "and not 'classic'"),
+        ({"valid": torch.ones(3, 16, 16)}, r"valid has shape \[3, 16, 16\]"),
+        ({"valid": torch.ones(2, 3, 4, 16)}, r"the inputs are \[2, 3, 16, 16\]"),
     ],
 )
 def test_wrong_regions_and_checks_are_told(options: dict[str, Any], told: str) -> None:
@@ -441,3 +446,35 @@ def test_a_program_has_no_parameters_to_draw() -> None:
     assert set(relprop.evaluate(lrp, images(2), **SMALL).checks("auto")) == {"alike"}
     with pytest.raises(ValueError, match=r"sanity=\['alike'\]"):
         relprop.evaluate(lrp, images(2), sanity=["randomised"], **SMALL)
+
+
+def test_what_may_be_flipped_goes_with_images_and_series() -> None:
+    x, mask = images(2), planted_region(2)
+    options = {"composites": ["lrp0"], "replacements": [("black", 0.0)], "size": 4, "progress": False}
+    lrp = relprop.LRP(Linear())
+    plain = relprop.evaluate(lrp, x, 0, valid=~mask, **options)
+    assert plain.found == relprop.evaluate(lrp, x, 0, valid=~mask[:, None].expand(x.shape), **options).found
+    every = relprop.evaluate(lrp, x, 0, **options)
+    assert plain.curves("lrp0", "black", 0)[0, -1] > 5 + every.curves("lrp0", "black", 0)[0, -1]
+
+
+def test_the_notes_say_where_the_order_changes() -> None:
+    def curves(most: float, least: float) -> list[list[list[float]]]:
+        return [[[1.0, most, 0.0]], [[1.0, least, 0.0]]]
+
+    def evaluation(**of: dict[str, tuple[float, float]]) -> relprop.Evaluation:
+        found = {
+            method: [{"curves": {r: curves(*pair) for r, pair in by.items()}} for _ in range(12)]
+            for method, by in of.items()
+        }
+        return relprop.Evaluation(found, ["blur", "mean"], {"seed": "0"})
+
+    chance = {"blur": (0.5, 0.5), "mean": (0.5, 0.5)}
+    one, two = {"blur": (0.1, 0.9), "mean": (0.3, 0.7)}, {"blur": (0.3, 0.7), "mean": (0.1, 0.9)}
+    best = {"blur": (0.0, 1.0), "mean": (0.0, 1.0)}
+    assert evaluation(one=best, two=one, random=chance).notes == []
+    changed = evaluation(one=one, two=two, random=chance).notes
+    assert changed[0] == "The best method changes with the replacement: one under blur, two under mean."
+    assert "one and two change places" in changed[1]
+    assert evaluation(best=best, one=one, two=two, random=chance).notes[0].startswith("best is best under every")
+    assert "better than chance" in evaluation(one=chance, random=chance).notes[0]

@@ -27,6 +27,7 @@ explanation = lrp.explain(None, micro_batch=2)
 explanation.figure(0, percentile="auto", cmap="coldhot"), explanation.html(title="a text")
 explanation.save("cat.png", crop=0.9, which=1)
 lrp.export("cat.onnx", None, format="onnx")
+relprop.evaluate(lrp, None, composites=["lrp0"], baselines=["occlusion"], replacements=["blur"], unit="token")
 """
 
 WRONG = [
@@ -42,6 +43,9 @@ WRONG = [
     "explanation.html(colour_map=None)",
     'explanation.save("cat.png", dpj=100)',
     'explanation.figure(0, kind="list")',
+    'relprop.evaluate(lrp, None, baselines=["oclusion"])',
+    'relprop.evaluate(lrp, None, replacements=["blurr"])',
+    'relprop.evaluate(lrp, None, unit="tokens")',
 ]
 
 SETTINGS = """

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from itertools import combinations
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ class Row:
     """Mean of the area between the curves of the probability; NaN where no class is explained."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What :func:`relprop.evaluate` returns. ``print`` it.
 
@@ -114,16 +115,32 @@ class Evaluation:
     @property
     def notes(self) -> list[str]:
         """What a reader should know before believing the table."""
-        notes, rankings = [], {r: self.ranking(r) for r in self.replacements}
-        if len({tuple(ranking) for ranking in rankings.values()}) > 1:
-            told = "; ".join(f"{r}: {' > '.join(ranking[:3])}" for r, ranking in rankings.items())
-            notes.append(f"The ranking changes with the replacement; the first three: {told}.")
+        notes = list(self._changes())
         best = [row for row in self.rows if row.method != "random" and row.low > 0]
         if not best:
             notes.append("No method is better than chance beyond its interval: more samples may tell.")
         if len(self) < 10:
             notes.append(f"{len(self)} samples are few: intervals of the bootstrap are too narrow.")
         return notes
+
+    def _changes(self) -> Iterator[str]:
+        """Where the order of the methods depends on the replacement."""
+        rankings = {r: self.ranking(r) for r in self.replacements}
+        if len({tuple(ranking) for ranking in rankings.values()}) == 1:
+            return
+        best = {r: ranking[0] for r, ranking in rankings.items()}
+        if len(set(best.values())) > 1:
+            told = ", ".join(f"{method} under {r}" for r, method in best.items())
+            yield f"The best method changes with the replacement: {told}."
+        else:
+            yield f"{next(iter(best.values()))} is best under every replacement; below it the order changes:"
+        swapped = [
+            f"{a} and {b}"
+            for a, b in combinations(self.found, 2)
+            if len({ranking.index(a) < ranking.index(b) for ranking in rankings.values()}) > 1
+        ]
+        more = f" and {len(swapped) - 6} more pairs" if len(swapped) > 6 else ""
+        yield f"  {', '.join(swapped[:6])}{more} change places."
 
     # -- how it shows itself ------------------------------------------------------------------------------------------
 
@@ -138,6 +155,8 @@ class Evaluation:
         table = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
         legends = [_LEGENDS[name] for name in next(iter(checks.values()))]
         return "\n".join([*table, "", _LEGEND.format(first=next(iter(self.found))), *legends, *self.notes])
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>"

@@ -28,7 +28,7 @@ from .result import Evaluation
 from .samples import Sample, gathered, samples_of
 from .sanity import Check, likeness, positions, randomised, rank_likeness, rise, smoothed
 from .store import Store
-from .units import Unit, kind_of, labels_of, sums
+from .units import Unit, kind_of, labels_of, sums, valid_of
 
 
 def evaluate(
@@ -72,7 +72,8 @@ def evaluate(
             and of your own ``("pad", 0)`` or ``(name, function of sample and generator)``. By default several that
             suit the data, each reported. The first also stands for what is absent to "occlusion" and "kernel_shap".
         steps: so many points on a curve, at most.
-        valid: what may be flipped, a boolean [N, ...] as the inputs, or one that broadcasts to them: no padding.
+        valid: what may be flipped, which padding may not: a boolean as the inputs, [N, ...] or [1, ...] for all, with
+            or without their channels.
         regions: where the object is, to measure localisation as well: masks [N, H, W] of images, [N, T] of texts and so
             on, or boxes [N, 4] of images (left, top, right, bottom).
         sanity: checks to pass: "alike" (with the map of the runner-up), "randomised" (how much the complexity of the
@@ -165,14 +166,13 @@ class _Labels:
     """The units of a sample; those of the last one are kept."""
 
     def __init__(self, setting: Setting, size: int | None, valid: Tensor | None):
-        self.setting, self.size, self.valid = setting, size, valid
+        self.setting, self.size = setting, size
+        self.valid = None if valid is None else valid_of(valid, setting.samples, setting.channels_first)
         self._last: tuple[int, Tensor] | None = None
 
     def __call__(self, sample: Sample) -> Tensor:
         if self._last is None or self._last[0] != sample.number:
-            valid = self.valid
-            if valid is not None and valid.ndim and len(valid) == len(self.setting.samples):
-                valid = valid[sample.number]
+            valid = None if self.valid is None else self.valid[sample.number % len(self.valid)]
             made = labels_of(sample.x, self.setting.unit, self.size, self.setting.channels_first, valid)
             if int(made.max()) < 1:
                 raise ValueError(f"sample {sample.number} is one unit, and an order takes two: give another size=")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..extra import extra
+from .samples import Sample
 
 Unit = Literal["auto", "pixel", "patch", "superpixel", "token", "step", "feature"]
 UNITS: tuple[str, ...] = get_args(Unit)
@@ -80,6 +82,21 @@ def labels_of(x: Tensor, unit: Unit, size: int | None, channels_first: bool, val
     found = torch.where(valid.cpu().expand(shape), found, -1)
     _, numbered = found.unique(return_inverse=True)
     return numbered - int((found == -1).any())
+
+
+def valid_of(valid: Tensor, samples: Sequence[Sample], channels_first: bool) -> Tensor:
+    """What may be flipped, [N or 1, ...] with a dimension for channels where the samples have one.
+
+    Raises:
+        ValueError: if it does not fit the samples.
+    """
+    x, found = samples[0].x, valid.bool()
+    if found.ndim == x.ndim - 1 and x.ndim > 2:
+        found = found.unsqueeze(1 if x.ndim == 4 or channels_first else -1)
+    fits = found.ndim == x.ndim and all(n in (1, m) for n, m in zip(found.shape[1:], x.shape[1:], strict=True))
+    if not fits or len(found) not in (1, len(samples)):
+        raise ValueError(f"valid has shape {list(valid.shape)}; the inputs are {[len(samples), *x.shape[1:]]}")
+    return found
 
 
 def _superpixels(x: Tensor, side: int) -> Tensor:
