@@ -6,7 +6,7 @@ WORKERS ?= logical
 PY  := .venv/bin/python
 PIP := $(PY) -m pip install --quiet -c constraints.txt
 
-.PHONY: help setup test lint format demo bench lxt coverage architecture weights clean
+.PHONY: help setup test lint format demo docs bench lxt coverage architecture weights clean
 
 help:      ## show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -32,6 +32,9 @@ bench: .venv/stamp-dev  ## compare speed and memory with other libraries; BENCH=
 	$(PY) -m benchmarks $(BENCH)
 
 lxt: .venv-lxt/stamp  ## install LXT, which needs an older transformers, for make bench
+
+docs: .venv/stamp-dev  ## build the documentation site; open build/site/index.html
+	$(PY) -m sphinx -W --keep-going -q -c docs . build/site
 
 coverage: .venv/stamp-dev  ## try every architecture and write docs/coverage.md
 	$(PY) -m benchmarks.coverage

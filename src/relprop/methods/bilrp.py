@@ -48,7 +48,7 @@ def bilrp(
         progress: show how far it is, on a terminal and where tqdm is installed.
 
     Returns:
-        [B, *features of a, *features of b]; [B, T, T'] for tokens.
+        [B, features of a, features of b]; [B, T, T'] for tokens.
 
     Raises:
         TargetError: if the output is no [B, M].
