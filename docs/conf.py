@@ -1,8 +1,8 @@
 """The documentation site: ``make docs`` builds it into build/site, whose index.html opens without a web server.
 
-The sources are read where they lie, from the root of the project, so that a link of a page to another, to a notebook or to a
-file of source code is the same on the site as in the checkout. No page asks the network for anything: formulas are MathML,
-which browsers draw themselves.
+The sources are read where they lie, from the root of the project, so that a link of a page to another, to a notebook
+or to a file of source code is the same on the site as in the checkout. No page asks the network for anything: formulas
+are MathML, which browsers draw themselves.
 """
 
 from __future__ import annotations
