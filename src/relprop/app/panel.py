@@ -14,7 +14,7 @@ from .session import Session
 class Panel:
     """Controls, and the explanation that they ask for."""
 
-    def __init__(self, session: Session, close: Callable[[], None] | None) -> None:
+    def __init__(self, session: Session, add: Callable[[], None] | None, close: Callable[[], None] | None) -> None:
         self._session = session
         self._target: int | str | None = None
         with ui.column().classes("panel") as self.root:
@@ -25,10 +25,24 @@ class Panel:
                     list(SCALES), value=next(iter(SCALES)), label="Colours end", on_change=self.explain
                 )
                 self._class = ui.input("Class, by name or number").on("keydown.enter", self._typed)
+                self._beside = None
+                if add is not None:
+                    self._beside = ui.button("Compare", icon="add", on_click=lambda: self._compare(add))
+                    self._beside.props("outline no-caps")
                 if close is not None:
                     ui.button(icon="close", on_click=close).props('flat round dense aria-label="Close"')
             self._running = Running(session.desk)
             self._result = ui.column().classes("result")
+
+    def _compare(self, add: Callable[[], None]) -> None:
+        assert self._beside is not None
+        self._beside.visible = False
+        add()
+
+    def alone(self) -> None:
+        """Another one can be put beside it again."""
+        if self._beside is not None:
+            self._beside.visible = True
 
     def new_sample(self) -> None:
         """Another sample: its predicted class is explained."""

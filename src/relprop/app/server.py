@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from relprop.extra import extra
@@ -55,7 +56,9 @@ def serve(openers: Mapping[str, Opener], *, port: int, limits: Limits, show: boo
             page(desk, list(openers), first, limits)
 
         quiet: dict[str, Any] = {"show_welcome_message": False, "reload": False, "tailwind": False, "favicon": _ICON}
-        ui.run(root, host=HOST, port=port, title="relprop", show=show, **quiet)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is removed then, too
+        with suppress(KeyboardInterrupt):
+            ui.run(root, host=HOST, port=port, title="relprop", show=show, **quiet)
 
 
 _ICON = (
