@@ -180,3 +180,26 @@ def test_a_table_in_parquet(shell):
     parquet.write_table(pyarrow.table(dict(zip("abc", values.T, strict=True))), "x.parquet")
     assert shell("explain", "typed_models:rows", "x.parquet", "--columns", "c,a,b", "--out", "x.npz")[0] == 0
     np.testing.assert_allclose(relprop.load("x.npz").inputs, values[:, [2, 0, 1]], rtol=1e-6)
+
+
+def test_the_page_explains_a_class_of_a_text_and_the_next_token(shell, reader, writer):
+    pytest.importorskip("jinja2")
+    from functools import partial
+
+    from relprop.app import Limits
+    from relprop.app.answers import Answers
+    from relprop.app.asked import Explain
+    from relprop.cli.options import InputOptions, ModelOptions
+    from relprop.cli.served import served
+
+    openers = {name: partial(served, name, ModelOptions(), InputOptions()) for name in (reader, writer)}
+    answers = Answers(openers, Limits())
+    text = "a fine film and"
+    assert [guess.explained for guess in answers(Explain(reader, text, target="bad")).guesses].count(True) == 1
+    model = transformers.LlamaForCausalLM.from_pretrained(writer).eval()
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([[2, 3, 4, 6]])).logits[0, -1]
+    for target, value in ((None, logits.max()), ("the", logits[WORDS.index("the")])):
+        shown = answers(Explain(writer, text, target=target))
+        assert f"{float(value):.4g}" in shown.texts
+        assert "film" in shown.texts

@@ -73,7 +73,8 @@ class Answers:
         key = replace(asked, scale="")
         if key not in self._kept:
             sample = self._sample(asked)
-            explanation = self._lrp(asked.model, asked.composite).explain(sample.inputs, asked.target)
+            target = self._subject(asked.model).target(asked.target, sample.inputs)
+            explanation = self._lrp(asked.model, asked.composite).explain(sample.inputs, target)
             self._kept[key] = explanation, sample
             while len(self._kept) > _KEPT:
                 del self._kept[next(iter(self._kept))]

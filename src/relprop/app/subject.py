@@ -48,10 +48,6 @@ class Subject(Protocol):
     def reads_text(self) -> bool:
         """Whether it is asked about texts; else about pictures."""
 
-    @property
-    def is_causal(self) -> bool:
-        """Whether it predicts the next token of a text."""
-
     def picture(self, data: bytes, name: str, limits: Limits) -> Sample:
         """The sample in a file of a picture.
 
@@ -64,6 +60,17 @@ class Subject(Protocol):
 
         Raises:
             Refused: if it is not what the model reads.
+        """
+
+    def target(self, asked: int | str | None, inputs: Any) -> Any:
+        """What ``LRP.explain`` is given as target: a class, or of a model that writes the next token.
+
+        Args:
+            asked: a class by number or name, or a token as text; None is the predicted one.
+            inputs: of the sample, as the model reads them.
+
+        Raises:
+            Refused: if there is none such.
         """
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from relprop.app import Limits, Refused, Sample
 
@@ -15,6 +15,7 @@ from .failures import Failure
 from .models import Model, load
 from .options import InputOptions, ModelOptions
 from .reading import picture_in, text_of
+from .targets import target_of
 
 if TYPE_CHECKING:
     from relprop.lrp import LRP
@@ -35,10 +36,6 @@ class Served:
     def reads_text(self) -> bool:
         return self.model.tokenizer is not None
 
-    @property
-    def is_causal(self) -> bool:
-        return self.model.is_causal
-
     def picture(self, data: bytes, name: str, limits: Limits) -> Sample:
         with _refusing():
             sample = picture_in(io.BytesIO(data), name, self.model, limits.pixels)
@@ -47,6 +44,10 @@ class Served:
     def text(self, text: str) -> Sample:
         with _refusing():
             return Sample(text_of(text, "text", self.model).inputs, tokenizer=self.model.tokenizer)
+
+    def target(self, asked: int | str | None, inputs: Any) -> Any:
+        with _refusing():
+            return target_of([] if asked is None else [str(asked)], self.model, inputs)
 
 
 def served(word: str, options: ModelOptions, inputs: InputOptions) -> Served:
