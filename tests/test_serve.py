@@ -265,6 +265,7 @@ def answer_of(address, **headers):
 def test_large_uploads_and_foreign_hosts_are_turned_away(address):
     assert answer_of(address, body=b"x" * 11_000_000).status == 413
     assert answer_of(address, Host="evil.example").status == 400
+    assert answer_of(address, Origin="http://evil.example").status == 403
     fine = answer_of(address)
     assert fine.status == 200
     assert "default-src 'self'" in fine.getheader("content-security-policy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -30,6 +31,9 @@ class Guards:
         self._app, self._most = app, most + _FORM
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if not _is_own(dict(scope.get("headers", ())).get(b"origin")):
+            await _turn_away(scope["type"], send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -60,3 +64,16 @@ class Guards:
                 raise
             await guarded({"type": "http.response.start", "status": 413, "headers": [(b"content-type", b"text/plain")]})
             await send({"type": "http.response.body", "body": b"The file is too large.\n"})
+
+
+def _is_own(origin: bytes | None) -> bool:
+    """Whether a request comes from a page of this machine, or from no page at all."""
+    return origin is None or urlsplit(origin.decode("latin-1")).hostname in ("127.0.0.1", "localhost")
+
+
+async def _turn_away(kind: str, send: Any) -> None:
+    if kind == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"Not from another site.\n"})
