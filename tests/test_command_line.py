@@ -368,5 +368,6 @@ def test_every_command_of_the_page_runs(shell):
     (code,) = re.findall(r"^```python\n# net.py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     shell.module("net", code)
     for words in commands:
-        code, _, err = shell(*words)
-        assert code == 0, f"{shlex.join(words)}: {err}"
+        if words[0] != "serve":  # serves until it is stopped, and has tests of its own
+            code, _, err = shell(*words)
+            assert code == 0, f"{shlex.join(words)}: {err}"

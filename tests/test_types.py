@@ -13,9 +13,11 @@ from relprop import composites, view
 from relprop.explanation.look import Look, SavedLook, WordLook
 
 RIGHT = """
+import numpy as np
+import torch
 from torch import nn
 import relprop
-from relprop import rules, select
+from relprop import rules, select, targets
 
 model = nn.Linear(2, 2)
 for_convolutions = [(select.convolution(), rules.Gamma(0.25)), (select.dense(), rules.Epsilon(1e-6))]
@@ -23,6 +25,9 @@ lrp = relprop.LRP(model, "epsilon_plus", bias="zero")
 relprop.LRP(model, rules.Epsilon(0.1)), relprop.LRP(model), relprop.LRP(model, "auto").using("lrp0", bias="absorb")
 relprop.LRP(model, for_convolutions), relprop.LRP(model, relprop.composites.gamma)
 relprop.LRP(model, relprop.Composite([(select.dense(), rules.ZPlus())])).attribute(None, 3, seed="unit")
+lrp.attribute(None, [281, 282]), lrp.attribute(None, "tiger cat"), lrp.attribute(None, np.array([3]).argmax())
+lrp.attribute(None, (1, 2)), lrp.attribute(None, torch.tensor([1])), lrp.attribute(None, lambda z: z[0])
+lrp.attribute(None, targets.several([None, 3])), lrp.attribute(None, targets.class_index(3))
 explanation = lrp.explain(None, micro_batch=2)
 explanation.figure(0, percentile="auto", cmap="coldhot"), explanation.html(title="a text")
 explanation.save("cat.png", crop=0.9, which=1)

@@ -25,6 +25,7 @@ from .programs.compiled import Compiled
 from .programs.export import Format, format_of, save
 from .programs.program import program_of
 from .progress import bar
+from .targets import Targets
 
 
 class LRP:
@@ -77,7 +78,7 @@ class LRP:
     def attribute(
         self,
         inputs: Any,
-        target: Any = None,
+        target: Targets = None,
         *,
         wrt: Wrt = None,
         seed: SeedName = "output",
@@ -122,7 +123,7 @@ class LRP:
     def explain(
         self,
         inputs: Any,
-        target: Any = None,
+        target: Targets = None,
         *,
         wrt: Wrt = None,
         seed: SeedName = "output",
@@ -177,7 +178,7 @@ class LRP:
         given = Given.of(inputs)
         return Report(self.session.plan(self.session.graph(given), given, wrt, strict=False))
 
-    def trace(self, inputs: Any, target: Any = None, *, wrt: Wrt = None, seed: SeedName = "output") -> Trace:
+    def trace(self, inputs: Any, target: Targets = None, *, wrt: Wrt = None, seed: SeedName = "output") -> Trace:
         """Where relevance goes, operation by operation: what reached an output, was handed on and was booked.
 
         ``print`` it; ``trace.worst`` is the operation whose books balance least. It holds all values of the network.
@@ -194,7 +195,7 @@ class LRP:
         return self.session.trace(Given.of(inputs), Question.of(resolved(target, self.classes), wrt, seed))
 
     def compile(
-        self, inputs: Any, target: Any = None, *, wrt: Wrt = None, seed: SeedName = "output", dynamic: bool = False
+        self, inputs: Any, target: Targets = None, *, wrt: Wrt = None, seed: SeedName = "output", dynamic: bool = False
     ) -> Compiled:
         """The propagation as one compiled program, for inputs of these shapes, with the same numbers.
 
@@ -221,7 +222,7 @@ class LRP:
         self,
         path: str | Path,
         inputs: Any,
-        target: Any = None,
+        target: Targets = None,
         *,
         wrt: Wrt = None,
         seed: SeedName = "output",

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 import torch.utils._pytree as pytree
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import TargetError
@@ -23,6 +24,7 @@ __all__ = [
     "PREDICTED",
     "Several",
     "Target",
+    "Targets",
     "Titled",
     "against_rest",
     "box",
@@ -40,8 +42,11 @@ __all__ = [
     "token",
 ]
 
-Target = Any
-"""None, an int, a LongTensor [B], a tuple of these, or a function from the output to [B]."""
+One = str | SupportsIndex | Tensor | Sequence[int] | NDArray[Any]
+"""A class: its number, its name, or one for every sample, [B]."""
+
+Target = None | One | tuple[One, ...] | Callable[[Any], Tensor]
+"""None, an int, a name, a LongTensor [B], a tuple of these, or a function from the output to [B]."""
 
 PREDICTED = torch.iinfo(torch.int64).min
 """In the place of a class: the predicted one. Programs, which take numbers only, are asked for it so."""
@@ -52,6 +57,10 @@ class Several:
     """Several targets, explained with one forward pass; results get a leading dimension, one entry per target."""
 
     targets: tuple[Target, ...]
+
+
+Targets = Target | Several | Sequence[Target]
+"""What ``target=`` takes: one target, or several of them."""
 
 
 def several(targets: Sequence[Target]) -> Several:

@@ -18,6 +18,7 @@ from ..rules.base import Step
 from ..rules.layers import Convolution, layer_in
 from ..rules.message import is_finite
 from .lookups import explainable
+from .question import Wrt
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Inputs
@@ -135,7 +136,7 @@ def _is_mask(x: Any) -> bool:
     return bool(lowest == -torch.inf) and bool(highest < torch.inf)  # NaN is neither
 
 
-def chosen_inputs(graph: Graph, leaves: list[Any], wrt: Any) -> tuple[int, ...]:
+def chosen_inputs(graph: Graph, leaves: list[Any], wrt: Wrt) -> tuple[int, ...]:
     """Positions of the inputs to explain; a mask that holds -inf is none unless nothing else is left."""
     tensors = [i for i, n in enumerate(graph.inputs) if n is not None]
     if wrt is None:

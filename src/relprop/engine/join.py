@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from ..errors import InputError
 from ..graph.graph import Graph, shape_of
+from ..targets import Target
 from .hidden import module_outputs
 from .ledger import Ledger
 from .question import Answer
@@ -30,7 +31,7 @@ class Joining:
     size: Any
     """Number of samples as it was captured: a number, or an open size."""
 
-    def answer(self, parts: Sequence[Answer], target: Any, record: Sequence[str]) -> Answer:
+    def answer(self, parts: Sequence[Answer], target: Target, record: Sequence[str]) -> Answer:
         """One answer: what has samples is joined along them, and relevance of what all share is summed.
 
         Raises:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SelectionError, TargetError
-from ..targets import Several, Target
+from ..targets import Several, Target, Targets
 from .ledger import Ledger
 from .plan import Plan
 
@@ -57,7 +57,7 @@ class Question:
     @classmethod
     def of(
         cls,
-        target: Any,
+        target: Targets,
         wrt: Wrt = None,
         seed: str = "output",
         record: str | Iterable[str] = (),
@@ -65,8 +65,9 @@ class Question:
         at: str | tuple[str, Channels] | None = None,
     ) -> Question:
         """A question in the words of :meth:`relprop.LRP.explain`."""
+        asked: Any = target
         listed, several = isinstance(target, list), isinstance(target, (list, Several))
-        targets = tuple(target) if listed else target.targets if several else (target,)
+        targets: tuple[Target, ...] = tuple(asked) if listed else asked.targets if several else (asked,)
         recorded = (record,) if isinstance(record, str) else tuple(record or ())
         return cls(targets, several, listed, wrt, seed, recorded, {} if mask is None else mask, at)
 

@@ -267,7 +267,7 @@ def index_for(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]]
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _from_function(target: Target, leaves: list[Any], unflatten: Callable[[list[Any]], Any]) -> Seed:
+def _from_function(target: Callable[[Any], Any], leaves: list[Any], unflatten: Callable[[list[Any]], Any]) -> Seed:
     floats = [i for i, x in enumerate(leaves) if is_float_tensor(x)]
     if not floats:
         raise TargetError("the model's output holds no floating-point tensor, so that nothing of it can be explained.")
@@ -297,7 +297,7 @@ def _from_function(target: Target, leaves: list[Any], unflatten: Callable[[list[
     return Seed(coefficients, value if connected else value.detach(), target)
 
 
-def _called(target: Target, output: Any) -> Any:
+def _called(target: Callable[[Any], Any], output: Any) -> Any:
     """What a target function makes of the output."""
     try:
         return target(output)

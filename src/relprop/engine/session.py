@@ -19,6 +19,7 @@ from ..graph.graph import Graph
 from ..graph.modes import own_modes
 from ..rules.message import Message, is_finite
 from ..rules.table import table_version
+from ..targets import Target
 from .balance import warn_of_residual
 from .checkpoint import Checkpointed
 from .diagnose import warn_of_growth
@@ -187,7 +188,7 @@ class Session:
             self._plans[key] = (graph, made)  # the graph is kept alive, so that its id stays its own
         return self._plans[key][1]
 
-    def _answer(self, run: Run, target: Any, question: Question, places: Places, accounting: bool) -> Answer:
+    def _answer(self, run: Run, target: Target, question: Question, places: Places, accounting: bool) -> Answer:
         plan, outputs = run.plan, run.outputs
         found, seeds = _start(run, outputs, target, question, places)
         refuse_gaps(plan.gaps, seeds)
@@ -271,7 +272,7 @@ def _forward(plan: Plan, given: Given, how: How, retain: bool, hold: bool = Fals
 
 
 def _start(
-    run: Run, outputs: list[Any], target: Any, question: Question, places: Places
+    run: Run, outputs: list[Any], target: Target, question: Question, places: Places
 ) -> tuple[Seed, dict[Node, Message]]:
     """Where relevance starts, and the messages that it starts with."""
     graph, seeds = run.plan.graph, dict[Node, Message]()

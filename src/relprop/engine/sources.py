@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from ..rules.message import Message
 from .ledger import Ledger
 from .lookups import lookups
 from .plan import Plan
+from .question import Wrt
 from .run import Run
 from .shares import Shares, shares_of
 
@@ -24,7 +24,7 @@ COUNTS = {aten.cumsum.default, aten.cumprod.default, aten.scatter_add.default, a
 """Operations that count, as positions are counted: what comes out is nobody's."""
 
 
-def sources_of(graph: Graph, chosen: Sequence[int], wrt: Any) -> dict[Node, tuple[int, ...]]:
+def sources_of(graph: Graph, chosen: Sequence[int], wrt: Wrt) -> dict[Node, tuple[int, ...]]:
     """The nodes at which relevance is read -> positions of the explained inputs that it belongs to.
 
     Args:
