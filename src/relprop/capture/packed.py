@@ -21,9 +21,14 @@ from ..graph.ops import PACK, PAD
 aten = torch.ops.aten
 
 _LIBRARY = torch.library.Library("relprop", "FRAGMENT")
-_LIBRARY.define("pack(Tensor input, Tensor lengths, bool batch_first) -> (Tensor, Tensor)")
+_SIZES_ARE_VALUES = (torch.Tag.dynamic_output_shape,)
 _LIBRARY.define(
-    "pad(Tensor data, Tensor sizes, bool batch_first, Scalar value, SymInt steps, SymInt samples) -> (Tensor, Tensor)"
+    "pack(Tensor input, Tensor lengths, bool batch_first) -> (Tensor, Tensor)",
+    tags=_SIZES_ARE_VALUES,
+)
+_LIBRARY.define(
+    "pad(Tensor data, Tensor sizes, bool batch_first, Scalar value, SymInt steps, SymInt samples) -> (Tensor, Tensor)",
+    tags=_SIZES_ARE_VALUES,
 )
 _LIBRARY.impl("pack", PACK, "CompositeExplicitAutograd")
 _LIBRARY.impl("pad", lambda *arguments: PAD(*arguments[:-1]), "CompositeExplicitAutograd")

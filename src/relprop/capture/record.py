@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from ..graph.graph import Graph, calls
+from ..graph.ops import PACK, PAD
 from ..passes import canonize
 from .assignments import Assignments
 from .blocks import one_mode
@@ -93,6 +94,8 @@ def _decides(node: Node) -> bool:
         return any(isinstance(i, Node) and i.meta["val"].dtype in (torch.bool, torch.uint8) for i in indices)
     if not isinstance(target, torch._ops.OpOverload):
         return target is not getitem
+    if target in (PACK, PAD):  # torch does not tag them, though their sizes depend on the lengths
+        return True
     return target.namespace not in ("aten", "relprop") or not DECIDING.isdisjoint(target.tags)
 
 
