@@ -28,6 +28,7 @@ class State:
     def __init__(self, reach: Reach):
         self.reach = reach
         self._mappings = list(reach.mappings.values())
+        self._stores = list(reach.stores.values())
         self._sequences = list(reach.sequences.values())
         attributes = [mapping for _, mapping in reach.attributes]
         self._sizes = [*reach.hooks.values(), *reach.sizes.values(), *attributes, *map(vars, reach.classes.values())]
@@ -68,9 +69,9 @@ class State:
         ids += [id(getattr(x, name)) for x, name in reach.slots.values()]
         ids += map(_version, reach.tensors.values())
         ids += [x.tobytes() for x in reach.arrays.values()]
-        for store in reach.stores.values():
-            ids += [None if t is None else (t.shape, t.dtype, t.device) for t in store.values()]
-            ids += map(id, store.values())
+        tensors = list(chain.from_iterable(map(dict.values, self._stores)))
+        ids += map(id, tensors)
+        ids += [None if t is None else (t.shape, t.dtype, t.device) for t in tensors]
         ids += map(id, _of_modules(vars(nn.Module)))
         ids.append(torch.get_default_dtype())
         return ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch.fx import Node
@@ -11,7 +12,7 @@ from torch.fx import Node
 from ..composite import Composite
 from ..graph.graph import READING, Graph, describe, module_path, operation, shape_of, source_line
 from ..graph.ops import ONE_DIMENSIONAL
-from ..rules.base import Rule, Step
+from ..rules.base import Lost, Rule, Step
 from ..scope import Scope
 from .digest import digest
 from .lookups import explained
@@ -41,6 +42,11 @@ class Plan:
     def explained(self) -> list[Node]:
         """The sources, and the inputs that their relevance belongs to."""
         return explained(self.graph, self.sources)
+
+    @cached_property
+    def loses(self) -> bool:
+        """Whether relevance ends at an operation that has nothing to hand it on to."""
+        return any(isinstance(step.rule, Lost) for step in self.steps.values())
 
     @property
     def input_names(self) -> list[str]:

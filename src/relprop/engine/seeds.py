@@ -116,6 +116,8 @@ def seed_messages(graph: Graph, plan: Plan, found: Seed) -> dict[Node, Message]:
 
 def _refuse_lost(plan: Plan, seeded: Iterable[Node]) -> None:
     """Raise if all relevance ends where no rule hands it on."""
+    if not plan.loses:
+        return
     reached = {m for n in seeded for m in (n, made_by(n))}
     lost = None
     for node in reversed([*plan.steps]):

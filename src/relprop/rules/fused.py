@@ -50,8 +50,9 @@ def epsilon(rule: Epsilon, n: Neurons) -> Message:
     z = n.z
     ε = rule.stabiliser(z)
     s = damped(c, z, ε, n.output_is_relu)
-    n.absorb("stabiliser", lambda: s * sign(z) * ε)
-    n.absorb_bias(s, n.b)
+    if n.absorbs:
+        n.absorb("stabiliser", lambda: s * sign(z) * ε)
+        n.absorb_bias(s, n.b)
     return Message(c=n.transpose(s, n.w))
 
 
@@ -145,7 +146,7 @@ def damped(c: Tensor, z: Tensor, ε: float | Tensor, nonnegative: bool) -> Tenso
         share = size + ε
         return torch.div(size, share, out=share).mul_(c)
     # c / (1 + ε / |z|) needs no second tensor
-    torch.div(torch.tensor(ε, dtype=z.dtype), size, out=size)
+    torch.div(torch.scalar_tensor(ε, dtype=z.dtype), size, out=size)
     return torch.div(c, size.add_(1), out=size)
 
 

@@ -162,7 +162,8 @@ class Convolution(Layer):
         channels = w.shape[1] * self.options.get("groups", 1) if self.transposed else w.shape[0]
         if offset.numel() not in (1, channels):
             return super().forward_from(offset, a, w)
-        return self._convolve(a, w, offset.reshape(-1).expand(channels).contiguous())
+        b = offset.reshape(-1)
+        return self._convolve(a, w, b if len(b) == channels else b.expand(channels).contiguous())
 
     def _convolve(self, a: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         if a.ndim == self.dims + 1:  # a single sample without a batch dimension

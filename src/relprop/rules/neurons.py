@@ -115,6 +115,11 @@ class Neurons:
 
     # -- what is absorbed ---------------------------------------------------------------------------------------------
 
+    @property
+    def absorbs(self) -> bool:
+        """Whether anybody asks for what is absorbed."""
+        return self.call.context.keeps_books or self.call.step.bias == "redistribute"
+
     def absorb(self, kind: str, amount: Callable[[], Tensor]) -> None:
         """Book what neuron 0 or the stabiliser takes, or keep it to be redistributed."""
         if self.call.step.bias == "redistribute":

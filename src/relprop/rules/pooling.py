@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,31 @@ AVERAGE_OF: dict[Any, Callable[..., Tensor]] = {
     aten.max_pool2d.default: torch.nn.functional.avg_pool2d,
     aten.max_pool3d.default: torch.nn.functional.avg_pool3d,
 }
+
+
+@dataclass(frozen=True)
+class Average(Gradient):
+    """Every value of a window gets its part of what the average gets.
+
+    Of a whole image that is the same for all, which is written out: autograd's bookkeeping would take longer.
+    """
+
+    linear: bool = True
+
+    def forward(self, call: Call) -> Any:
+        return call.run() if _of_everything(call.node) else super().forward(call)
+
+    def _pull_back(self, call: Call, gradients: dict[int, Tensor | None], again: bool = False) -> dict[Node, Tensor]:
+        if not _of_everything(call.node):
+            return super()._pull_back(call, gradients, again)
+        (x,), (c,) = call.active, gradients.values()
+        shape = call.shape(x)
+        count = math.prod(shape[-len(argument(call.node, "output_size")) :])
+        return {} if c is None else {x: (c / count).expand(shape)}
+
+
+def _of_everything(node: Node) -> bool:
+    return all(n == 1 for n in argument(node, "output_size"))
 
 
 @dataclass(frozen=True)
@@ -207,10 +233,10 @@ register(
     fresh=True,
     sign=KEEPS,
 )
+register("average pool", LINEAR, aten.avg_pool1d.default, fresh=True, sign=KEEPS)
 register(
     "average pool",
-    LINEAR,
-    aten.avg_pool1d.default,
+    Average(),
     aten.adaptive_avg_pool1d.default,
     aten.adaptive_avg_pool2d.default,
     aten.adaptive_avg_pool3d.default,
